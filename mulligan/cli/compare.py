@@ -1,0 +1,134 @@
+"""``mulligan compare``: several families on equal terms, and the scorecard."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mulligan.cli.flags import Common, Output, Overwrite, Reading, Training, listed, takes_flags
+from mulligan.cli.output import check_folder, colorful, say, say_json, stdout_width, tell
+from mulligan.cli.tables import SourceArgument, open_source, open_test, short_name
+
+HELP = """\
+Writes DIR/report.json after each family, then DIR/index.html and DIR/report.md. DIR is NAME-report unless -o says
+otherwise. All families see the same split and scaling, choose settings on the select part, and read the test part
+once."""
+Families = Annotated[
+    list[str] | None,
+    typer.Option("--families", metavar="A,B:VARIANT", help="Only these, and the baselines (mulligan families)."),
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", metavar="K", min=1, help="Trainings of each family, varying its seed only.")
+]
+
+
+@takes_flags
+def verb(
+    *,
+    source: SourceArgument,
+    families: Families = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    seeds: Seeds = 1,
+    training: Training,
+    reading: Reading,
+    common: Common,
+) -> int:
+    from mulligan.cache import use_cache
+    from mulligan.cli.talk import talk_for
+    from mulligan.workbench.talk import parse_budget
+
+    chosen = checked_families(families)
+    settings = parsed_settings(training.settings)
+    budget = parse_budget(training.budget)
+    table = open_source(source, reading, training.seed, training.data_seed)
+    test = open_test(training.test, table, reading, training)
+    folder = output or Path(f"{short_name(source)}-report")
+    check_folder(folder, overwrite=overwrite, ours=_is_report)
+    use_cache()
+    from mulligan.workbench.comparison import compare
+
+    talk = talk_for("compare", quiet=common.quiet)
+    try:
+        scorecard = compare(
+            table,
+            chosen,
+            seed=training.seed,
+            effort=training.effort,
+            budget=budget,
+            seeds=seeds,
+            options=settings,
+            test=test,
+            out=folder,
+            force=training.force,
+            talk=talk,
+            command=common.command,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(folder)) from None
+    finally:
+        talk.close()
+    return _finish(scorecard, folder, common)
+
+
+def checked_families(names: list[str] | None) -> list[str] | None:
+    """The names as they came, each of them known; UsageError names the first that is not."""
+    from mulligan.catalog import find_family
+
+    chosen = list(listed(names))
+    for name in chosen:
+        find_family(name)
+    return chosen or None
+
+
+def parsed_settings(texts: list[str] | None) -> dict[str, dict[str, str]] | None:
+    """``--set`` as options by family, names and values checked before anything is read."""
+    from mulligan.catalog import FAMILIES, parse_settings
+
+    settings = parse_settings(texts or ())
+    for family, options in settings.items():
+        FAMILIES[family].parse_options(options)
+    return settings or None
+
+
+def _finish(scorecard: Any, folder: Path, common: Common) -> int:
+    """The scorecard on stdout and where it was written; 130 after Ctrl-C, with what was finished kept."""
+    from mulligan.report.terminal import reading_lines, scorecard_lines
+
+    report, width = scorecard.report, stdout_width()
+    if common.json:
+        say_json(report)
+    else:
+        say(*scorecard_lines(report, width, colorful(sys.stdout)), *reading_lines(report, min(width, 120)))
+    tell(f"report   {folder / 'index.html'}   (open it from disk; no server needed)", quiet=common.quiet)
+    if scorecard.interrupted:
+        raise KeyboardInterrupt(_kept(folder))
+    tell(f"Next:  {_next(report, common)}", quiet=common.quiet)
+    return 0
+
+
+def _next(report: dict[str, Any], common: Common) -> str:
+    """The fit of the reference, with the same reading flags left to the reader."""
+    best = report.get("reference") or next(f["family"] for f in report["families"] if f["status"] == "ok")
+    source = next((word for word in shlex.split(common.command)[2:] if not word.startswith("-")), "FILE")
+    return f"mulligan fit {shlex.quote(source)} --family {best} -o {short_name(source)}-{best.replace(':', '-')}"
+
+
+def _is_report(folder: Path) -> bool:
+    """Whether compare wrote this folder."""
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and "format" in report and "families" in report
+
+
+def _kept(folder: Path) -> str:
+    if (folder / "report.json").exists():
+        return f"stopped; the families that were done are in {folder}"
+    return "stopped before the first family was done; nothing was written"

@@ -1,0 +1,105 @@
+"""``mulligan show``: what a model folder holds and how it was made."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import Any
+
+from mulligan.cli.flags import Common, takes_flags
+from mulligan.cli.output import aligned, say, say_json, stdout_width, tell
+from mulligan.cli.tables import ModelArgument, open_model
+
+HELP = "MODEL is a folder that mulligan fit wrote; nothing in it is executed."
+
+
+@takes_flags
+def verb(*, model: ModelArgument, common: Common) -> int:
+    fitted = open_model(model)
+    if common.json:
+        say_json(fitted.card)
+        return 0
+    say(*card_lines(fitted))
+    tell(f"Next:  {next_command(fitted, str(model))}", quiet=common.quiet)
+    return 0
+
+
+def card_lines(fitted: Any) -> list[str]:
+    """A fitted model in a few lines: what it is, its data, its test numbers, its health, how it was made."""
+    card = fitted.card
+    row, data, split = card.get("row", {}), card.get("data", {}), card.get("split", {})
+    made = card.get("reproduce", {})
+    rows = [("model", _model(fitted, row, made)), ("data", _data(data)), ("split", _split(split))]
+    rows.append(("log p", str(data.get("measure", fitted.schema.measure))))
+    rows += _quality(row)
+    rows += [("stopped", str(card["stopped"]))] if card.get("stopped") else []
+    rows += [
+        ("health" if i == 0 else "", str(note)) for i, note in enumerate(row.get("health") or ["nothing to remark"])
+    ]
+    rows.append(("made by", str(made.get("command", "unknown"))))
+    shown = [(head, text) for head, text in rows if text]
+    lines = aligned(shown[0], shown[1:], stdout_width(), wrapped=1)
+    return [*lines, *_parameters(row.get("table"))]
+
+
+def next_command(fitted: Any, folder: str) -> str:
+    """What one does with a fitted model."""
+    name = shlex.quote(folder)
+    scores = "" if fitted.log_prob_kind == "none" else f"     mulligan log-prob {name} more.csv"
+    return f"mulligan sample {name} -n 1000 -o new.csv{scores}"
+
+
+def _model(fitted: Any, row: dict[str, Any], made: dict[str, Any]) -> str:
+    from mulligan.report.formatting import count, seconds
+
+    parts = [str(fitted.label)]
+    if row.get("parameters") is not None:
+        parts.append(f"{count(row['parameters'])} parameters")
+    if row.get("fit_seconds") is not None:
+        parts.append(f"fitted in {seconds(row['fit_seconds'])} + {seconds(row.get('compile_seconds'))} compiling")
+    versions = made.get("versions", {})
+    parts += [f"{name} {versions[name]}" for name in ("mulligan", "jax") if name in versions]
+    return ", ".join(parts)
+
+
+def _data(data: dict[str, Any]) -> str:
+    if not data:
+        return ""
+    sha = data.get("sha256")
+    kinds = Counter(column["kind"] for column in data["columns"])
+    held = " + ".join(f"{number} {kind}" for kind, number in kinds.items())
+    return f"{data['name']}{f' sha256 {sha[:4]}..{sha[-2:]}' if sha else ''}, {data['rows']:,} rows, {held}"
+
+
+def _split(split: dict[str, Any]) -> str:
+    if not split:
+        return ""
+    return f"train {split['train']:,} - select {split['select']:,} - test {split['test']:,} (seed {split['seed']})"
+
+
+def _quality(row: dict[str, Any]) -> list[tuple[str, str]]:
+    from mulligan.quantity import Quantity
+
+    found = []
+    for key, head in (("log_prob", "test"), ("truth_gap", "truth gap"), ("two_sample_auc", "AUC")):
+        if row.get(key):
+            found.append((head, str(Quantity.from_json(row[key]))))
+    if row.get("holes"):
+        found.append(("holes", f"{row['holes']['found']:g} of {row['holes']['of']}"))
+    return found
+
+
+def _parameters(table: dict[str, Any] | None, most: int = 20) -> list[str]:
+    """The fitted parameters where a person can read them; --json has all of a long table."""
+    if not table:
+        return []
+    rows = [[_cell(cell) for cell in row] for row in table["rows"][:most]]
+    left = len(table["rows"]) - most
+    more = [f"and {left} more rows (--json has all)"] if left > 0 else []
+    return ["", *aligned(table["columns"], rows, stdout_width()), *more]
+
+
+def _cell(cell: Any) -> str:
+    if cell is None:
+        return "-"
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)

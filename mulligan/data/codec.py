@@ -1,0 +1,350 @@
+"""Rows to vectors and back, with the log-Jacobian of every row: NumPy, float64.
+
+Definition. A model lives on R^d. A continuous value v becomes z = (T(v) − m)/s, so log p(v) = log p(z) + log |dz/dv|. A
+discrete value owns a cell C_v of R (or of R^{K−1} for K categories), cells tile the space, and P(v) = ∫_{C_v} p(z) dz is
+bounded from below by draws u_k ~ q(·|v) inside the cell: E log (1/M Σ_k p(u_k)/q(u_k|v)) ≤ log P(v) (Burda et al. 2016;
+Hoogeboom et al. 2021 for categories). As the cells tile the space, Σ_v P(v) = 1 and no scheme of ours can exceed it.
+
+The draws of a row are a Kronecker sequence with a random shift that is hashed from the row, so scoring is deterministic,
+each draw is uniform, and 16 of them cover the cell evenly.
+
+Cells. A grid value owns the interval half-way to its neighbours. A cap owns everything beyond it (the data were
+censored there), and is dequantised over a width that gives it the column's average density. A category with share s_k is
+found by sticks: y_1 ≥ t_1 is the first, otherwise y_2 ≥ t_2 the second, and so on, with thresholds that make each y_j
+standard normal over the training rows; the coordinates that a category does not need are pure noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mulligan.data.table import Column, Schema, Table
+
+SCORING_DRAWS = 16
+_HALF_LOG_2PI = 0.9189385332046727
+_EDGE = 1e-9  # keeps a draw strictly inside its cell
+
+
+class Encoded(NamedTuple):
+    """``points`` (n, m, d) float64: m draws for each row. ``log_jacobian`` (n, m): add it to log p(z)."""
+
+    points: np.ndarray
+    log_jacobian: np.ndarray
+
+    @property
+    def flat(self) -> np.ndarray:
+        """All draws as rows of one float32 matrix (n·m, d), each row's draws together."""
+        n, m, d = self.points.shape
+        return self.points.reshape(n * m, d).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one column needs beyond its schema, learned on the training rows.
+
+    ``start`` and ``width`` place it in R^d; ``mean`` and ``scale`` standardise it; ``low_width`` and ``high_width`` are
+    the widths over which caps are dequantised; ``shares`` the categories' training shares (with one row added to each).
+    """
+
+    start: int
+    width: int
+    mean: float = 0.0
+    scale: float = 1.0
+    low_width: float = 0.0
+    high_width: float = 0.0
+    shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Maps rows of a schema to R^d and back; made by ``fit_codec``, saved as JSON.
+
+    ``encode`` gives points and log-Jacobians, ``decode`` gives valid rows: on the grid, categories among the levels,
+    values beyond a cap at the cap.
+    """
+
+    schema: Schema
+    parts: tuple[Part, ...]
+
+    @property
+    def dim(self) -> int:
+        """d, the number of coordinates."""
+        return sum(part.width for part in self.parts)
+
+    @property
+    def dequantises(self) -> bool:
+        """Whether any column has a probability or a cap, so that log p of a row is a lower bound."""
+        return any(_has_cells(column) for column in self.schema.modelled)
+
+    def encode(self, values: np.ndarray, draws: int | None = None, salt: int = 0) -> Encoded:
+        """Points (n, m, d) and log-Jacobians (n, m) of rows (n, columns).
+
+        m is ``draws`` (16 unless told) where anything is dequantised, else 1. The draws depend on the row's values and
+        on ``salt`` only.
+        """
+        values = np.asarray(values, np.float64)
+        m = (draws or SCORING_DRAWS) if self.dequantises else 1
+        uniforms = _row_uniforms(values, m, self.dim, salt) if self.dequantises else None
+        points = np.empty((len(values), m, self.dim))
+        log_jacobian = np.zeros((len(values), m))
+        for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
+            place = slice(part.start, part.start + part.width)
+            u = None if uniforms is None else uniforms[:, :, place]
+            if column.kind in ("binary", "categorical"):
+                points[:, :, place], extra = _encode_levels(part, values[:, j].astype(int), u)
+            else:
+                points[:, :, part.start], extra = _encode_number(column, part, values[:, j], u, m)
+            log_jacobian += extra
+        return Encoded(points, log_jacobian)
+
+    def decode(self, points: np.ndarray) -> np.ndarray:
+        """Valid rows (n, columns) from points (n, d)."""
+        points = np.asarray(points, np.float64)
+        rows = np.empty((len(points), len(self.parts)))
+        for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
+            place = points[:, part.start : part.start + part.width]
+            if column.kind in ("binary", "categorical"):
+                rows[:, j] = _decode_levels(part, place)
+            else:
+                raw = _untransform(column, place[:, 0] * part.scale + part.mean)
+                rows[:, j] = _snap(column, raw)
+        return rows
+
+    def slopes(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """dz/dv and d log|dz/dv|/dv of every entry (n, columns), for columns that have a density."""
+        slope, bend = np.empty(values.shape), np.zeros(values.shape)
+        for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
+            v = values[:, j]
+            if column.transform == "log":
+                slope[:, j], bend[:, j] = 1 / v, -1 / v
+            elif column.transform == "logit":
+                slope[:, j], bend[:, j] = 1 / v + 1 / (1 - v), -1 / v + 1 / (1 - v)
+            else:
+                slope[:, j] = 1.0
+            slope[:, j] /= part.scale
+        return slope, bend
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain numbers and strings, for ``schema.json``."""
+        columns = [asdict(column) for column in self.schema.columns]
+        return {"columns": columns, "parts": [asdict(part) for part in self.parts]}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Codec:
+        """The inverse of ``to_json``; KeyError or TypeError where the fields are not ours."""
+
+        def column(entry: dict[str, Any]) -> Column:
+            return Column(**{**entry, "atoms": tuple(entry["atoms"]), "levels": tuple(entry["levels"])})
+
+        schema = Schema(tuple(column(entry) for entry in fields["columns"]))
+        parts = tuple(Part(**{**entry, "shares": tuple(entry["shares"])}) for entry in fields["parts"])
+        return cls(schema, parts)
+
+
+def fit_codec(train: Table) -> Codec:
+    """The codec of a table's schema, standardised by these (training) rows."""
+    parts: list[Part] = []
+    start = 0
+    for j, column in enumerate(train.schema.modelled):
+        part = _fit_part(column, train.values[:, j], start)
+        parts.append(part)
+        start += part.width
+    return Codec(train.schema, tuple(parts))
+
+
+def _fit_part(column: Column, values: np.ndarray, start: int) -> Part:
+    if column.kind in ("binary", "categorical"):
+        counts = np.bincount(values.astype(int), minlength=len(column.levels)) + 1.0
+        return Part(start, len(column.levels) - 1, shares=tuple(counts / counts.sum()))
+    inner = np.ones(len(values), bool)
+    for cap in (column.low_cap, column.high_cap):
+        if cap is not None:
+            inner &= values != cap
+    spread = np.ptp(values[inner]) if inner.any() else 1.0
+    floor = column.step or max(1e-6 * spread, 1e-300)
+
+    def cap_width(cap: float | None) -> float:
+        return 0.0 if cap is None else max(floor, float((values == cap).mean()) * spread)
+
+    part = Part(start, 1, low_width=cap_width(column.low_cap), high_width=cap_width(column.high_cap))
+    n = len(values)
+    spaced = ((np.arange(n) * 0.6180339887498949) % 1.0)[:, None, None]  # evenly spread draws, for the moments only
+    latent, _ = _encode_number(column, part, values, spaced, 1)
+    scale = float(latent.std())
+    mean = float(latent.mean())
+    return Part(start, 1, mean, scale if scale > 0 else 1.0, part.low_width, part.high_width)
+
+
+# --- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def _has_cells(column: Column) -> bool:
+    return column.discrete or column.low_cap is not None or column.high_cap is not None
+
+
+def _encode_number(
+    column: Column, part: Part, values: np.ndarray, u: np.ndarray | None, m: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """z (n, m) and log of (cell width · |dz/dv|) (n, m)."""
+    if u is None or not _has_cells(column):
+        raw = np.repeat(values[:, None], m, axis=1)
+        log_width = np.zeros_like(raw)
+    else:
+        low, high = _cells(column, part, values)
+        inside = np.clip(u[:, :, 0], _EDGE, 1 - _EDGE)
+        width = (high - low)[:, None]
+        raw = low[:, None] + width * inside
+        # A value without a cell (continuous, not at a cap) has width 0: it is a density, and adds nothing.
+        log_width = np.where(width > 0, np.log(np.where(width > 0, width, 1.0)), 0.0) + np.zeros_like(raw)
+    latent, log_slope = _transform(column, raw)
+    return (latent - part.mean) / part.scale, log_width + log_slope - np.log(part.scale)
+
+
+def _cells(column: Column, part: Part, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper edge of each value's cell; both the value itself where it has none."""
+    half = (column.step or 0.0) / 2
+    low, high = values - half, values + half
+    for atom in column.atoms:
+        below, above = _grid_neighbours(column, atom)
+        high = np.where(values == below, (below + atom) / 2, high)
+        low = np.where(values == above, (atom + above) / 2, low)
+        low = np.where(values == atom, (below + atom) / 2, low)
+        high = np.where(values == atom, (atom + above) / 2, high)
+    if column.high_cap is not None:
+        capped = values == column.high_cap
+        high = np.where(capped, low + part.high_width, high)
+    if column.low_cap is not None:
+        capped = values == column.low_cap
+        low = np.where(capped, high - part.low_width, low)
+    return low, high
+
+
+def _grid_neighbours(column: Column, value: float) -> tuple[float, float]:
+    step = column.step or 0.0
+    if not step:
+        return value, value
+    k = np.floor((value - column.offset) / step + 1e-9)
+    return column.offset + k * step, column.offset + (k + 1) * step
+
+
+def _snap(column: Column, raw: np.ndarray) -> np.ndarray:
+    """The value whose cell holds ``raw``."""
+    if not _has_cells(column):
+        return raw
+    values = raw
+    if column.step:
+        values = _tidy(column, column.offset + np.rint((raw - column.offset) / column.step) * column.step)
+    for atom in column.atoms:
+        below, above = _grid_neighbours(column, atom)
+        values = np.where((raw >= (below + atom) / 2) & (raw < (atom + above) / 2), atom, values)
+    for cap, beyond in ((column.high_cap, np.greater_equal), (column.low_cap, np.less)):
+        if cap is not None:
+            values = np.where(beyond(raw, _cap_edge(column, cap)), cap, values)
+    return values
+
+
+def _cap_edge(column: Column, cap: float) -> float:
+    """Where a cap's cell begins: half-way to the nearest value on its open side."""
+    if not column.step:
+        return cap
+    high = cap == column.high_cap
+    if cap in column.atoms:
+        below, above = _grid_neighbours(column, cap)
+        return (below + cap) / 2 if high else (cap + above) / 2
+    return cap - column.step / 2 if high else cap + column.step / 2
+
+
+def _tidy(column: Column, values: np.ndarray) -> np.ndarray:
+    """offset + k·step without the last digit's noise."""
+    return np.round(values, 12 if column.decimals is None else max(column.decimals, 0)) + 0.0
+
+
+def _transform(column: Column, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """T(v) and log |dT/dv|; grids are shifted by half a step so that their lowest cell stays inside the support."""
+    shift = (column.step or 0.0) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if column.transform == "log":
+            log = np.log(v + shift)
+            return log, -log
+        if column.transform == "logit":
+            p = (v + shift) / (1 + 2 * shift)
+            return np.log(p) - np.log1p(-p), -np.log(p) - np.log1p(-p) - np.log(1 + 2 * shift)
+    return v, np.zeros_like(v)
+
+
+def _untransform(column: Column, t: np.ndarray) -> np.ndarray:
+    shift = (column.step or 0.0) / 2
+    if column.transform == "log":
+        return np.exp(np.minimum(t, 700.0)) - shift
+    if column.transform == "logit":
+        return (1 + 2 * shift) / (1 + np.exp(-np.clip(t, -700.0, 700.0))) - shift
+    return t
+
+
+# --- categories --------------------------------------------------------------------------------------------------------
+
+
+def _sticks(part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """Thresholds t_j and the mass m_j = P(y_j ≥ t_j): the share of category j among those not yet taken."""
+    from scipy.special import ndtri
+
+    shares = np.asarray(part.shares)
+    left = 1.0 - np.concatenate([[0.0], np.cumsum(shares[:-2])])
+    mass = np.clip(shares[:-1] / np.maximum(left, 1e-300), 1e-12, 1 - 1e-12)
+    return ndtri(1 - mass), mass
+
+
+def _encode_levels(part: Part, codes: np.ndarray, u: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """y (n, m, K−1) in the category's cell, and −log q(y | category) (n, m)."""
+    from scipy.special import ndtri
+
+    if u is None:
+        raise ValueError("categories need uniform draws")
+    _, mass = _sticks(part)
+    j = np.arange(part.width)
+    before = (j < codes[:, None])[:, None, :]
+    at = (j == codes[:, None])[:, None, :]
+    # y = Φ⁻¹(p) with p uniform on (0, 1 − m_j) before the category's own stick, on (1 − m_j, 1) at it, on (0, 1) after
+    p = np.where(before, u * (1 - mass), np.where(at, 1 - mass + u * mass, u))
+    y = ndtri(np.clip(p, 1e-12, 1 - 1e-12))
+    log_mass = np.where(before, np.log1p(-mass), np.where(at, np.log(mass), 0.0))
+    log_q = -0.5 * y**2 - _HALF_LOG_2PI - log_mass
+    return y, -log_q.sum(2)
+
+
+def _decode_levels(part: Part, y: np.ndarray) -> np.ndarray:
+    """The first stick that y reaches, or the last category."""
+    thresholds, _ = _sticks(part)
+    reached = y >= thresholds
+    return np.where(reached.any(1), reached.argmax(1), part.width)
+
+
+# --- draws -------------------------------------------------------------------------------------------------------------
+
+
+def _row_uniforms(values: np.ndarray, m: int, d: int, salt: int) -> np.ndarray:
+    """(n, m, d) numbers in (0, 1): frac(shift + k·α), the shift hashed from the row, α by the generalised golden ratio."""
+    bits = np.ascontiguousarray(values + 0.0).view(np.uint64)
+    state = np.full(len(values), np.uint64(salt % 2**63) ^ np.uint64(0x9E3779B97F4A7C15))
+    for column in bits.T:
+        state = _mix(state ^ column)
+    coordinates = np.arange(1, d + 1, dtype=np.uint64) * np.uint64(0xBF58476D1CE4E5B9)
+    shift = (_mix(state[:, None] ^ coordinates) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    golden = 2.0
+    for _ in range(64):
+        golden = (1 + golden) ** (1 / (d + 1))
+    alpha = golden ** -np.arange(1, d + 1)
+    u = (shift[:, None, :] + np.arange(m)[:, None] * alpha) % 1.0
+    return np.clip(u, _EDGE, 1 - _EDGE)
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    """splitmix64 (Steele, Lea and Flood 2014), vectorised; the multiplications wrap on purpose."""
+    with np.errstate(over="ignore"):
+        state = state + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return state ^ (state >> np.uint64(31))

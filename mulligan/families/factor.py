@@ -1,0 +1,88 @@
+"""``factor``: factor analysis (``factor:analysis``, by EM) or probabilistic PCA (``factor:ppca``, in closed form).
+
+The number of factors is chosen on select. Probabilistic PCA has its optimum in closed form; EM reaches the same point
+(a test holds both to it), so the closed form is what is used.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mulligan.catalog import Effort
+from mulligan.errors import FitError, UsageError
+from mulligan.families.recipe import Fitting, Outcome, Recipe, all_points, weighted_moments
+from mulligan.learners.expectation_maximisation import FactorEM, FactorState
+from mulligan.loop import Run, Settled, run
+from mulligan.models.factor import FactorModel, ppca_closed_form
+
+FLOOR = 1e-5  # least noise variance of a standardised column (Heywood cases end here, and health says so)
+STEPS = {"quick": 200, "standard": 2000, "thorough": 10_000}
+TOLERANCE = 1e-6
+
+
+def make(variant: str | None, effort: Effort, factors: tuple[int, ...] | None) -> Recipe:
+    """The recipe; ``factors`` None compares a few numbers on select."""
+    return partial(fit, ppca=variant == "ppca", effort=effort, factors=factors)
+
+
+def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] | None) -> Outcome:
+    """Fit each number of factors, keep the best on select."""
+    mean, covariance = weighted_moments(all_points(fitting.train))
+    covariance = covariance + 1e-6 * np.eye(fitting.dim)
+    best: tuple[float, FactorModel, int, Run | None] | None = None
+    choices = []
+    counts = _counts(fitting.dim, effort) if factors is None else factors
+    for index, count in enumerate(counts):
+        if count >= fitting.dim:
+            raise UsageError(f"factors is {count}; expected less than the {fitting.dim} encoded columns", "factor.factors")
+        state, finished = _fit_one(fitting, covariance, count, ppca, effort)
+        model = FactorModel(jnp.asarray(mean, jnp.float32), state.loadings, state.noise)
+        score = fitting.select_score(model)
+        choices.append({"option": f"factors={count}", "select": score, "bic": None})
+        fitting.pulse(f"factors {count}", index + 1, len(counts), {"select": score})
+        if best is None or score > best[0]:
+            best = (score, model, count, finished)
+    if best is None:
+        raise FitError("no number of factors could be fitted")
+    _, model, count, finished = best
+    name = "ppca" if ppca else "factor analysis"
+    history = {} if finished is None else {"train": finished.history["log_likelihood"]}
+    floored = int(np.sum(np.asarray(model.noise) <= FLOOR * 1.001))
+    health = [f"{floored} of {fitting.dim} noise variances are at their floor {FLOOR:g} (a Heywood case)"] if floored else []
+    free = fitting.dim * (count + 1) + (1 if ppca else fitting.dim) - count * (count - 1) // 2
+    steps = 0 if finished is None else finished.step
+    return Outcome(model, f"{name} (q={count})", free, choices, history, steps, health)
+
+
+def _fit_one(
+    fitting: Fitting, covariance: np.ndarray, count: int, ppca: bool, effort: Effort
+) -> tuple[FactorState, Run | None]:
+    loadings, variance = ppca_closed_form(covariance, count)
+    noise = np.full(fitting.dim, max(variance, FLOOR))
+    state = FactorState(jnp.asarray(loadings, jnp.float32), jnp.asarray(noise, jnp.float32))
+    if ppca:
+        return state, None
+    if count == 0:
+        return FactorState(state.loadings, jnp.asarray(np.diag(covariance), jnp.float32)), None
+    kernel = FactorEM(jnp.asarray(covariance, jnp.float32), jnp.asarray(FLOOR, jnp.float32), isotropic=False)
+    finished = run(
+        kernel,
+        jax.random.key(fitting.seed),
+        state,
+        fitting.steps or STEPS[effort],
+        watch=[Settled("log_likelihood", 20, TOLERANCE)],
+        budget=fitting.budget,
+    )
+    return finished.state, finished
+
+
+def _counts(dim: int, effort: Effort) -> tuple[int, ...]:
+    """Numbers of factors to compare: all small ones, then in growing steps."""
+    ladder = {"quick": (1, 2, 4, 8), "standard": (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}.get(
+        effort, (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+    )
+    return tuple(q for q in ladder if q < dim) or (0,)

@@ -1,0 +1,57 @@
+"""Kernel density: the average of one Gaussian around each training point.
+
+Definition (Rosenblatt 1956; Parzen 1962). p(x) = (1/n) Σ_i N(x; c_i, h² S), with S = I (``spherical`` kernel, in
+standardised columns) or S = the data's covariance (``full``). The model *is* its training rows.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mulligan.core import Density, Sampler
+
+
+class KernelDensity(Sampler, Density):
+    """p(x) = (1/n) Σ_i N(x; c_i, h² L Lᵀ).
+
+    ``whitened`` are the centres in the kernel's coordinates, L⁻¹c_i (n, d); ``cholesky`` is L (d, d); ``bandwidth`` is h
+    and scalar.
+
+    >>> import jax.numpy as jnp
+    >>> one = KernelDensity(jnp.zeros((1, 2)), jnp.eye(2), jnp.asarray(1.0))
+    >>> bool(jnp.allclose(one.log_prob(jnp.zeros(2)), -jnp.log(2 * jnp.pi)))
+    True
+    """
+
+    kind: ClassVar[Literal["exact", "numeric"]] = "exact"
+    whitened: Float[Array, "n d"]
+    cholesky: Float[Array, "d d"]
+    bandwidth: Float[Array, ""]
+
+    def log_prob(self, x: Float[Array, " d"], given: Array | None = None) -> Float[Array, ""]:
+        n, d = self.whitened.shape
+        u = jax.scipy.linalg.solve_triangular(self.cholesky, jnp.eye(d, dtype=x.dtype), lower=True) @ x
+        log_norm = jnp.sum(jnp.log(jnp.diag(self.cholesky))) + d * jnp.log(self.bandwidth) + 0.5 * d * np.log(2 * np.pi)
+        return mean_kernel(self.whitened, u, self.bandwidth) - log_norm
+
+    def sample(self, key: PRNGKeyArray, given: Array | None = None) -> Float[Array, " d"]:
+        pick, noise = jax.random.split(key)
+        n, d = self.whitened.shape
+        centre = self.whitened[jax.random.randint(pick, (), 0, n)]
+        return self.cholesky @ (centre + self.bandwidth * jax.random.normal(noise, (d,), self.whitened.dtype))
+
+
+def mean_kernel(centres: Float[Array, "n d"], u: Float[Array, " d"], bandwidth: Float[Array, ""]) -> Float[Array, ""]:
+    """log (1/n) Σ_i exp(−|u − c_i|²/2h²).
+
+    The square is expanded so that a batch of u becomes one matrix product; standardised columns keep the cancellation
+    far below h² (|c| of order 1, relative error 1e-7). Clamped at 0, with NaN let through.
+    """
+    square = jnp.sum(centres * centres, axis=1) - 2 * centres @ u + u @ u
+    square = jnp.where(square < 0, 0.0, square)
+    return jax.nn.logsumexp(-0.5 * square / bandwidth**2) - np.log(centres.shape[0])

@@ -1,0 +1,120 @@
+"""The table of the scorecard, said once: which columns, in which units, in which order of rows.
+
+The terminal, the Markdown file and the HTML page all show these cells, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mulligan.report.formatting import NOTHING, auc, count, decimals, fixed, one_line, plus_minus, seconds
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Heads, and one row of texts a family; ``families`` are the families' dictionaries in the order of the rows."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    families: tuple[Mapping[str, Any], ...]
+
+
+def label(family: Mapping[str, Any]) -> str:
+    """How a family is called in the table: its label, or its name."""
+    return one_line(family.get("label") or family["family"])
+
+
+def ordered(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Families by log p, those without one after them, failures last.
+
+    A bound stands where its own value puts it: the order of rows claims nothing, the column of kinds does.
+    """
+
+    def rank(family: Mapping[str, Any]) -> tuple[int, float]:
+        value = family["log_prob"]["value"]
+        if family["status"] == "failed":
+            return (3, 0.0)
+        if family["log_prob"]["kind"] == "none":
+            return (2, 0.0)
+        return (0, -value) if value is not None and math.isfinite(value) else (1, 0.0)
+
+    return sorted(report["families"], key=rank)
+
+
+def unit(report: Mapping[str, Any]) -> str:
+    """Unit of log p: that of the first family which has one."""
+    return next((f["log_prob"]["unit"] for f in report["families"] if f["log_prob"].get("unit")), "nats/row")
+
+
+def kind(family: Mapping[str, Any]) -> str:
+    """The kind of the log p, with the interval that its computation adds where there is one."""
+    quantity = family["log_prob"]
+    if family["status"] == "failed":
+        return "failed"
+    if quantity["kind"] == "none":
+        return "no log p"
+    low, high = quantity.get("method_low"), quantity.get("method_high")
+    if quantity["kind"] in ("estimate", "bracket") and low is not None and high is not None:
+        digits = max(decimals(quantity.get("stderr")), decimals((high - low) / 2 or None))
+        return f"{quantity['kind']} [{fixed(low, digits)}, {fixed(high, digits)}]"
+    return str(quantity["kind"])
+
+
+def difference(family: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Paired difference to the reference, or why there is none."""
+    if family["family"] == report.get("reference"):
+        return "reference"
+    delta = family.get("delta_to_best")
+    if delta is None or delta["kind"] == "none":
+        return NOTHING if family["log_prob"]["kind"] == "none" else "not rankable"
+    return plus_minus(delta, signed=True)
+
+
+def holes(family: Mapping[str, Any]) -> str:
+    """Modes found of those known, with the 95 % interval where it is wider than the count.
+
+    >>> holes({"holes": {"found": 3, "of": 5, "low": 2, "high": 4}})
+    '3/5 (2 to 4)'
+    """
+    found = family.get("holes")
+    if not found:
+        return NOTHING
+    text = f"{count(found['found'])}/{count(found['of'])}"
+    low, high = found.get("low"), found.get("high")
+    if low is None or high is None or low == high:
+        return text
+    return f"{text} ({count(low)} to {count(high)})"
+
+
+def _gap(family: Mapping[str, Any]) -> str:
+    gap = family.get("truth_gap")
+    return plus_minus(gap) if gap else NOTHING
+
+
+def cells(report: Mapping[str, Any]) -> Cells:
+    """The whole table; the column of truth gaps only where the law of the data is known, that of holes likewise."""
+    families = ordered(report)
+    known_law = any(family.get("truth_gap") for family in families)
+    known_holes = any(family.get("holes") for family in families)
+    measure = unit(report)
+    columns: list[tuple[str, Any]] = [
+        ("family", label),
+        (f"log p, {measure} ± SE", lambda f: plus_minus(f["log_prob"])),
+        (f"Δ to best, {measure} ± SE", lambda f: difference(f, report)),
+        ("kind", kind),
+    ]
+    if known_law:
+        columns.append((f"gap to the truth, {measure} ± SE", _gap))
+    columns.append(("two-sample AUC ± SE", lambda f: auc(f.get("two_sample_auc"))))
+    if known_holes:
+        columns.append(("holes found", holes))
+    columns += [
+        ("strokes", lambda f: count(f.get("strokes"))),
+        ("1,000 samples", lambda f: seconds(f.get("sample_seconds_per_1000"))),
+        ("fit", lambda f: seconds(f.get("fit_seconds"))),
+    ]
+    rows = tuple(tuple(text(family) for _, text in columns) for family in families)
+    return Cells(tuple(head for head, _ in columns), rows, tuple(families))

@@ -1,0 +1,12 @@
+"""Part 1: laws known exactly, which can be drawn from and whose log density is a formula.
+
+Gaussian         gaussian.py    and its marginals, conditionals and entropy
+GaussianMixture  mixture.py     the same verbs, component by component
+Histogram        counting.py    the joint by counting, and everything that the joint gives
+KnownLaw, Holes  known.py       the contract of a named law: log_prob, sample, holes, entropy
+GaussianHoles …  shapes.py      Gaussians in a ring or a grid, checkerboard, pinwheel, banana, funnel, Rosenbrock
+DoubleWell       wells.py       two wells of unequal depth
+Moons, Rings …   curves.py      curves in the plane blurred by Gaussian noise
+Ising, Potts …   discrete.py    small lattices and the restricted Boltzmann machine, enumerated
+law, draw_table  named.py       the laws by name, and tables drawn from them
+"""

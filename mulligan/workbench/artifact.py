@@ -1,0 +1,285 @@
+"""Model folders: ``config.json``, ``weights.safetensors``, ``schema.json``, ``history.csv``, ``card.md``,
+``calibration.npy``. No pickle anywhere.
+
+A folder is written beside its place under a temporary name and renamed when it is whole, so a half-written folder is never
+loadable. Weights are rebuilt into the model's structure, which is made from ``config.json``: a class name out of a fixed
+list and shapes; nothing in a folder is ever executed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mulligan.errors import FormatError, SetupError, UsageError
+
+if TYPE_CHECKING:
+    from mulligan.workbench.fitting import Fitted
+
+FORMAT = 1
+_FILES = ("config.json", "weights.safetensors", "schema.json")
+
+# Every class that a folder may name, and where it lives. Static fields travel in config.json.
+_CLASSES = {
+    "Gaussian": "mulligan.targets.gaussian",
+    "GaussianMixture": "mulligan.targets.mixture",
+    "Histogram": "mulligan.targets.counting",
+    "KernelDensity": "mulligan.models.kernel_density",
+    "FactorModel": "mulligan.models.factor",
+    "Empirical": "mulligan.models.empirical",
+}
+
+
+def check_writable(path: str | Path, overwrite: bool = False) -> Path:
+    """The path, if a model folder can be written there; call it before training.
+
+    Raises UsageError where something is there already, SetupError where the place cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists", do="--overwrite or another -o")
+    if path.exists() and not _is_model_folder(path):
+        raise UsageError(f"{path} exists and is not a model folder", why="it will not be replaced", do="another -o")
+    parent = path.resolve().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".mulligan-"):
+            pass
+    except OSError as error:
+        raise SetupError(f"cannot write {path}", error.strerror or str(error), do="-o elsewhere") from error
+    return path
+
+
+def save(fitted: Fitted, path: str | Path, overwrite: bool = False) -> Path:
+    """Write the folder whole, or not at all; returns its path."""
+    path = check_writable(path, overwrite)
+    work = Path(tempfile.mkdtemp(dir=path.resolve().parent, prefix=".mulligan-"))
+    try:
+        _write(fitted, work)
+        work.chmod(0o755)
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(dir=path.resolve().parent, prefix=".mulligan-"))
+            os.replace(path, retired / "old")
+            os.replace(work, path)
+            shutil.rmtree(retired)
+        else:
+            os.replace(work, path)
+    except OSError as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise SetupError(f"cannot write {path}", error.strerror or str(error), do="-o elsewhere") from error
+    return path
+
+
+def load(path: str | Path) -> Fitted:
+    """The model in a folder. Raises FormatError where the folder is broken, foreign or newer."""
+    from mulligan.data.codec import Codec
+    from mulligan.workbench.fitting import Fitted
+
+    path = Path(path)
+    config = _read_config(path)
+    try:
+        codec = Codec.from_json(_read_json(path / "schema.json"))
+        model = _rebuild(config["model"], _read_weights(path / "weights.safetensors"))
+        family, label = str(config["family"]), str(config["label"])
+        variant, card = config["variant"], dict(config["card"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path} does not hold what its config.json promises", f"{type(error).__name__}: {error}") from error
+    calibration = _read_calibration(path / "calibration.npy")
+    return Fitted(family, variant, label, codec, model, card, _read_history(path / "history.csv"), calibration)
+
+
+# --- writing -----------------------------------------------------------------------------------------------------------
+
+
+def _write(fitted: Fitted, folder: Path) -> None:
+    from safetensors.numpy import save_file
+
+    arrays, model = _dismantle(fitted.model)
+    save_file(arrays, folder / "weights.safetensors")
+    config = {
+        "format": FORMAT,
+        "family": fitted.family,
+        "variant": fitted.variant,
+        "label": fitted.label,
+        "model": model,
+        "card": fitted.card,
+    }
+    (folder / "config.json").write_text(_json(config), encoding="utf-8")
+    (folder / "schema.json").write_text(_json(fitted.codec.to_json()), encoding="utf-8")
+    np.save(folder / "calibration.npy", fitted.calibration, allow_pickle=False)
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", *fitted.history])
+        for step, row in enumerate(zip(*fitted.history.values()), start=1):
+            writer.writerow([step, *(repr(float(value)) for value in row)])
+    (folder / "card.md").write_text(card_text(fitted), encoding="utf-8")
+
+
+def card_text(fitted: Fitted) -> str:
+    """The model card: what it is, what it was fitted to, how good it is, how it was made."""
+    from mulligan.quantity import Quantity
+
+    card = fitted.card
+    row, data, split = card.get("row", {}), card.get("data", {}), card.get("split", {})
+    lines = [f"# {fitted.label}", "", f"A {fitted.family} model made by mulligan. log p: {fitted.log_prob_kind}."]
+    if row:
+        lines += ["", f"- Test: {Quantity.from_json(row['log_prob'])}"]
+        auc = row.get("two_sample_auc")
+        lines += [f"- Two-sample AUC: {Quantity.from_json(auc)}"] if auc else []
+        lines += [f"- Health: {line}" for line in row["health"]]
+    if data:
+        lines += ["", "## Data", "", f"- {data['name']}, {data['rows']:,} rows, sha256 {data['sha256']}"]
+        lines += [f"- log p is a {data['measure']}, in nats", *(f"- {note}" for note in data["notes"])]
+        lines += [f"- Split: train {split['train']}, select {split['select']}, test {split['test']} (seed {split['seed']})"]
+    if fitted.family in ("kde", "resample"):
+        lines += ["", "**This folder contains the training rows**: do not share it where they may not be shared."]
+    made = card.get("reproduce", {}).get("command")
+    lines += ["", "## Made by", "", f"    {made}"] if made else []
+    return "\n".join(lines) + "\n"
+
+
+def _dismantle(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays by name, and the class with its static fields and the names of its fields."""
+    import dataclasses
+
+    name = type(model).__name__
+    if name not in _CLASSES:
+        raise FormatError(f"a {name} cannot be saved")
+    arrays: dict[str, np.ndarray] = {}
+    fields: dict[str, Any] = {}
+    for entry in dataclasses.fields(model):
+        value = getattr(model, entry.name)
+        if isinstance(value, tuple):
+            fields[entry.name] = {"tuple": len(value)}
+            for i, item in enumerate(value):
+                arrays[f"{entry.name}.{i}"] = np.ascontiguousarray(np.asarray(item))
+        elif hasattr(value, "shape"):
+            fields[entry.name] = "array"
+            arrays[entry.name] = np.ascontiguousarray(np.asarray(value))
+        else:
+            fields[entry.name] = {"value": value}
+    return arrays, {"class": name, "fields": fields}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        return _finite(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _is_model_folder(path: Path) -> bool:
+    return path.is_dir() and all((path / name).is_file() for name in _FILES)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise FormatError(f"no model folder '{path}' here", do="mulligan fit FILE --family mixture -o " + str(path))
+    if path.is_file():
+        kind = "a pickle, which can run code when opened" if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib") else "a file"
+        raise FormatError(f"{path} is {kind}", why="a model is a folder with safetensors in it")
+    missing = [name for name in _FILES if not (path / name).is_file()]
+    if missing:
+        raise FormatError(f"{path} is not a model folder: it lacks {', '.join(missing)}")
+    config = _read_json(path / "config.json")
+    found = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise FormatError(f"{path}/config.json has no format number", why="it was not written by mulligan")
+    if found > FORMAT:
+        raise FormatError(
+            f"{path} was written by a newer mulligan (format {found}); this one reads format {FORMAT}",
+            do="pip install -U mulligan",
+        )
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(f"{path} is not JSON", str(error)) from error
+
+
+def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head[:2] == b"PK":
+        raise FormatError(f"{path} is a pickle or an archive, not safetensors", why="opening one can run code; it is refused")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise FormatError(f"{path} is broken", f"{size:,} bytes; {error}", "it may have been cut off or altered") from error
+
+
+def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    import importlib
+
+    import jax.numpy as jnp
+
+    name = description["class"]
+    if name not in _CLASSES:
+        raise FormatError(f"a model of class {name!r}", why="this version does not know it")
+    left = dict(arrays)
+    fields: dict[str, Any] = {}
+    for field, how in description["fields"].items():
+        if how == "array":
+            fields[field] = jnp.asarray(_take(left, field))
+        elif "tuple" in how:
+            fields[field] = tuple(jnp.asarray(_take(left, f"{field}.{i}")) for i in range(int(how["tuple"])))
+        else:
+            fields[field] = how["value"]
+    if left:
+        raise FormatError(f"weights.safetensors holds what the model does not have: {', '.join(left)}")
+    return getattr(importlib.import_module(_CLASSES[name]), name)(**fields)
+
+
+def _take(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in arrays:
+        raise FormatError(f"weights.safetensors lacks {name!r}")
+    array = arrays.pop(name)
+    if np.issubdtype(array.dtype, np.inexact) and np.isnan(array).any():
+        raise FormatError(f"weights.safetensors: {name!r} holds NaN")
+    return array
+
+
+def _read_calibration(path: Path) -> np.ndarray:
+    if not path.is_file():
+        return np.zeros(0)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise FormatError(f"{path} is broken", str(error)) from error
+
+
+def _read_history(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    if len(rows) < 2:
+        return {}
+    columns = np.asarray(rows[1:], float).T
+    return dict(zip(rows[0][1:], columns[1:]))

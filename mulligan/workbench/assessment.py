@@ -1,0 +1,146 @@
+"""How good a fitted family is: its row of the report. The test part is read here, once a family, and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mulligan.catalog import FAMILIES
+from mulligan.core import Density
+from mulligan.data.table import Table
+from mulligan.families.recipe import Outcome
+from mulligan.measures.coverage import holes_found
+from mulligan.measures.distances import two_sample_auc
+from mulligan.measures.likelihood import row_log_prob
+from mulligan.quantity import Quantity, difference_kind, mean_of_rows, none
+from mulligan.workbench.fitting import Fitted, Timing
+from mulligan.workbench.preparation import Prepared
+
+DRAWS = 10_000
+PICTURED = 2000
+FRESH = 100_000
+FRESH_SEED = 1_000_003  # far from any data seed that people choose, so that fresh draws are fresh
+MOST_OUTSIDE = 0.01
+
+
+class Evidence(NamedTuple):
+    """What a comparison keeps of a family beside its row: test log p (or None) and some of its draws."""
+
+    test_log_prob: np.ndarray | None
+    samples: np.ndarray
+    select_score: float | None
+
+
+def assess(
+    fitted: Fitted, outcome: Outcome, timing: Timing, prepared: Prepared, seed: int
+) -> tuple[dict[str, Any], Evidence]:
+    """The family's row of ``report.json`` (without the difference to the best), and what it rests on."""
+    test = prepared.read_test(fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}")
+    fitted.sample(1, seed)  # compiles, so that the next line measures drawing
+    began = time.perf_counter()
+    fitted.sample(1000, seed)
+    sample_seconds = time.perf_counter() - began
+    draws = fitted.sample(max(DRAWS, len(test)), seed)
+    entry = FAMILIES[fitted.family]
+    density = isinstance(fitted.model, Density)
+    test_log_prob = fitted.log_prob(test) if density else None
+    row = {
+        "family": fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}",
+        "label": fitted.label,
+        "log_prob": _log_prob(fitted, test_log_prob, prepared).to_json(),
+        "delta_to_best": None,
+        "truth_gap": None,
+        "two_sample_auc": two_sample_auc(test.values, draws.values[: len(test)], fitted.schema, seed).to_json(),
+        "holes": _holes(prepared.table, draws),
+        "strokes": float(entry.strokes) if entry.strokes.isdigit() else None,
+        "chains": int(entry.balls) if entry.balls.isdigit() else None,
+        "parameters": outcome.parameters,
+        "fit_seconds": timing.fit_seconds,
+        "compile_seconds": timing.compile_seconds,
+        "steps": outcome.steps,
+        "sample_seconds_per_1000": sample_seconds,
+        "health": [*outcome.health, *_outside(prepared.table, draws)],
+        "status": "ok",
+        "reason": None,
+        "select_log_prob": float(fitted.calibration.mean()) if density else None,
+        "choices": outcome.choices,
+        "table": outcome.table,
+    }
+    if density and prepared.table.source.law is not None:
+        row["truth_gap"] = truth_gap(fitted, prepared.table.source.law).to_json()
+    return row, Evidence(test_log_prob, draws.values[:PICTURED], row["select_log_prob"])
+
+
+def failed_row(family: str, reason: str) -> dict[str, Any]:
+    """The row of a family that could not be fitted."""
+    empty = dict.fromkeys(
+        ("delta_to_best", "truth_gap", "two_sample_auc", "holes", "strokes", "chains", "parameters", "fit_seconds")
+    )
+    more = dict.fromkeys(("compile_seconds", "steps", "sample_seconds_per_1000", "select_log_prob", "table"))
+    log_prob = none("the fit failed", "nats/row").to_json()
+    state = {"status": "failed", "reason": reason, "health": [], "choices": []}
+    return {"family": family, "label": family, "log_prob": log_prob, **empty, **more, **state}
+
+
+def truth_gap(fitted: Fitted, law_name: str, rows: int = FRESH) -> Quantity:
+    """E[log p_true(x) − log p_model(x)], x fresh from the law: the divergence KL(p_true‖p_model) in nats a row.
+
+    The mean of the paired differences over ``rows`` draws that no fit has seen, with its standard error.
+    """
+    from mulligan.targets.named import draw_table, law
+
+    known = law(law_name)
+    fresh = draw_table(law_name, rows, FRESH_SEED)
+    values, inverse = np.unique(fresh.values, axis=0, return_inverse=True)  # a discrete law has few distinct rows
+    codec = fitted.codec
+    model = row_log_prob(fitted.model, codec.encode(values))
+    truth = _true_log_prob(known, values)
+    kind, note = difference_kind(known.kind, fitted.log_prob_kind)
+    note = "; ".join(part for part in (f"{rows:,} fresh draws of {law_name}", note) if part)
+    return mean_of_rows((truth - model)[inverse.reshape(-1)], kind, note=note)
+
+
+def _true_log_prob(known: Density, values: np.ndarray) -> np.ndarray:
+    from mulligan.measures.likelihood import point_log_prob
+
+    return point_log_prob(known, values.astype(np.float32))
+
+
+def _log_prob(fitted: Fitted, test_log_prob: np.ndarray | None, prepared: Prepared) -> Quantity:
+    if test_log_prob is None:
+        return none(f"{fitted.family} has no density", "nats/row")
+    return mean_of_rows(
+        test_log_prob, fitted.log_prob_kind, clusters=prepared.test_clusters, note=fitted.schema.measure
+    )
+
+
+def _holes(table: Table, draws: Table) -> dict[str, Any] | None:
+    if table.source.law is None:
+        return None
+    from mulligan.targets.named import law
+
+    holes = law(table.source.law).holes
+    if holes is None:
+        return None
+    return holes_found(draws.values[:DRAWS], holes.centres, holes.radius, holes.shares)
+
+
+def _outside(table: Table, draws: Table) -> list[str]:
+    """Sentences on samples outside the observed range: the mass that a transform would have to keep in."""
+    sentences = []
+    for j, column in enumerate(table.schema.modelled):
+        if column.kind in ("binary", "categorical"):
+            continue
+        low, high = table.values[:, j].min(), table.values[:, j].max()
+        below, above = float((draws.values[:, j] < low).mean()), float((draws.values[:, j] > high).mean())
+        negative = float((draws.values[:, j] < 0).mean())
+        if low >= 0 and negative > MOST_OUTSIDE:
+            sentences.append(
+                f"{100 * negative:.1f} % of samples have {column.name} below 0, and no row does "
+                f"(--transform {column.name}=log, if it must be positive)"
+            )
+        elif below + above > MOST_OUTSIDE:
+            sentences.append(f"{100 * (below + above):.1f} % of samples have {column.name} outside [{low:g}, {high:g}]")
+    return sentences

@@ -1,0 +1,279 @@
+"""``compare`` families on equal terms, and the ``Scorecard`` that comes out.
+
+Differences are taken against the family that was best on *select*: chosen without the test rows, so that their interval
+is not narrowed by having picked the winner on the same rows (see docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mulligan.catalog import FAMILIES, Effort, Family, find_family
+from mulligan.errors import FitError, MulliganError, UsageError
+from mulligan.families.recipe import Outcome
+from mulligan.quantity import paired_difference
+from mulligan.report.html import write_html
+from mulligan.report.reading import reading
+from mulligan.report.writing import to_markdown, write_json, write_whole
+from mulligan.workbench.assessment import Evidence, assess, failed_row
+from mulligan.workbench.fitting import Fitted, Timing, fit_prepared, reproduction
+from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
+from mulligan.workbench.sources import open_rows, open_table
+from mulligan.workbench.talk import Talk
+
+
+@dataclass
+class Scorecard:
+    """``report`` is ``report.json`` as a dictionary, ``pictures`` the arrays that its figures are drawn from.
+
+    ``interrupted`` is True if Ctrl-C ended the comparison; what was finished stays.
+    """
+
+    report: dict[str, Any]
+    pictures: dict[str, Any] = field(repr=False, default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def table(self) -> Any:
+        """One row a family, as a polars DataFrame: values with the ends of their intervals."""
+        import polars
+
+        rows = []
+        for family in self.report["families"]:
+            row: dict[str, Any] = {"family": family["family"], "label": family["label"], "status": family["status"]}
+            for name in ("log_prob", "delta_to_best", "truth_gap", "two_sample_auc"):
+                quantity = family[name] or {}
+                row |= {name: quantity.get("value"), f"{name}_low": quantity.get("low"), f"{name}_high": quantity.get("high")}
+                row[f"{name}_kind"] = quantity.get("kind")
+            rows.append(row)
+        return polars.DataFrame(rows, infer_schema_length=None)
+
+    def to_html(self, path: str | Path) -> Path:
+        """One self-contained page."""
+        write_html(self.report, self.pictures, path)
+        return Path(path)
+
+    def to_json(self, path: str | Path) -> Path:
+        """``report.json``, format 1."""
+        write_json(self.report, path)
+        return Path(path)
+
+    def to_markdown(self, path: str | Path) -> Path:
+        """The table, the reading and the treatment of the data."""
+        write_whole(to_markdown(self.report), path)
+        return Path(path)
+
+    def __repr__(self) -> str:
+        ranked = [f["label"] for f in self.report["families"]]
+        return f"Scorecard({self.report['data']['name']}: {', '.join(ranked)})"
+
+
+def compare(
+    table: Any,
+    families: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    effort: Effort = "standard",
+    budget: str | float | None = None,
+    seeds: int = 1,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    test: Any = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    talk: Talk | None = None,
+    command: str | None = None,
+) -> Scorecard:
+    """Fit several families to one table and say which describes it, with errors.
+
+    ``families`` are names, with a variant after a colon; None takes all that suit the table. ``budget`` is for each
+    family; ``seeds`` trains each so often and keeps the best on select; ``options`` maps a family to its options. With
+    ``out``, ``report.json`` is written after each family, and ``index.html`` and ``report.md`` at the end. A family that
+    fails is a row with its reason. Raises DataError for the data, UsageError for the call, FitError if all fail.
+
+    >>> import numpy as np
+    >>> card = compare(np.random.default_rng(0).normal(size=(300, 2)), ["gaussian"], effort="quick")
+    >>> card.report["families"][0]["status"]
+    'ok'
+    """
+    talk = talk or Talk()
+    if seeds < 1:
+        raise UsageError(f"seeds is {seeds}; expected a whole number from 1")
+    named = {name: find_family(name) for name in families} if families is not None else None
+    parsed = {find_family(name)[0].name: dict(given) for name, given in (options or {}).items()}
+    for name, given in parsed.items():
+        FAMILIES[name].parse_options(given)
+    opened = open_table(table)
+    prepared = prepare(opened, seed, None if test is None else open_rows(test, opened.schema))
+    chosen, notes = _chosen(prepared, named, force)
+    for text in notes:
+        talk.warn(text)
+    prepared.notes = (*prepared.notes, *notes)
+    comparison = _Comparison(prepared, seed, reproduction(command or "mulligan.compare(...)", seed))
+    interrupted = False
+    for index, (name, (entry, variant)) in enumerate(chosen.items()):
+        talk.family_begins(name, index + 1, len(chosen))
+        given = entry.parse_options(parsed.get(entry.name, {}))
+        try:
+            best = _best_of_seeds(prepared, entry, variant, given, seed, seeds, effort, budget, talk)
+            row, evidence = assess(best.fitted, best.outcome, best.timing, prepared, seed)
+            row["health"] += best.notes
+            comparison.add(row, evidence, best.fitted)
+            interrupted = best.outcome.interrupted
+        except MulliganError as error:
+            comparison.add(failed_row(name, str(error)))
+        except Exception as error:  # one family's failure, of whatever kind, is never the end of the run
+            comparison.add(failed_row(name, f"{type(error).__name__}: {error}"))
+        talk.family_ends(comparison.rows[-1])
+        report = comparison.report()
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            write_json(report, Path(out) / "report.json")
+        if interrupted:
+            break
+    card = Scorecard(comparison.report(), comparison.pictures(), interrupted)
+    if out is not None:
+        card.to_html(Path(out) / "index.html")
+        card.to_markdown(Path(out) / "report.md")
+    if all(row["status"] == "failed" for row in comparison.rows):
+        raise FitError("no family could be fitted", why="; ".join(f"{r['family']}: {r['reason']}" for r in comparison.rows))
+    return card
+
+
+def _chosen(
+    prepared: Prepared, named: Mapping[str, tuple[Family, str | None]] | None, force: bool
+) -> tuple[dict[str, tuple[Family, str | None]], list[str]]:
+    """Which families run, and sentences on those that do not."""
+    notes = []
+    dim = prepared.codec.dim
+    if named is not None:
+        chosen = dict(named)
+    else:
+        chosen = {}
+        for family in FAMILIES.values():
+            if family.most_columns is not None and dim > family.most_columns:
+                notes.append(f"{family.name} was left out: it takes {family.most_columns} encoded columns, here are {dim}")
+            elif family.in_compare:
+                chosen[family.name] = (family, None)
+    few = prepared.few_rows
+    if few and not force:
+        kept = {name: pair for name, pair in chosen.items() if pair[0].baseline}
+        left = ", ".join(name for name in chosen if name not in kept)
+        if left:
+            notes.append(f"{few}; only {', '.join(kept) or 'nothing'} fitted, --force fits the rest ({left})")
+        chosen = kept
+    if not chosen:
+        raise UsageError("no family is left to compare", do="--force, or --families gaussian,kde")
+    return chosen, notes
+
+
+@dataclass
+class _Best:
+    fitted: Fitted
+    outcome: Outcome
+    timing: Timing
+    notes: list[str]
+
+
+def _best_of_seeds(
+    prepared: Prepared,
+    entry: Family,
+    variant: str | None,
+    options: Mapping[str, Any],
+    seed: int,
+    seeds: int,
+    effort: Effort,
+    budget: str | float | None,
+    talk: Talk,
+) -> _Best:
+    """Train with each seed, keep the best on select; the spread goes into the notes."""
+    results: list[_Best] = []
+    for offset in range(seeds):
+        fitted, outcome, timing = fit_prepared(
+            prepared, entry, variant, options, seed=seed + offset, effort=effort, budget=budget, steps=None, talk=talk
+        )
+        results.append(_Best(fitted, outcome, timing, []))
+        if outcome.interrupted:
+            break
+
+    def score(result: _Best) -> float:
+        return float(result.fitted.calibration.mean()) if result.fitted.calibration.size else 0.0
+
+    best = max(results, key=score)
+    if len(results) > 1 and best.fitted.calibration.size:
+        scores = sorted(score(result) for result in results)
+        best.notes.append(f"{len(results)} seeds: mean log p on select from {scores[0]:.3f} to {scores[-1]:.3f}")
+    return best
+
+
+class _Comparison:
+    """Rows as they come, with what the paired differences and the pictures need."""
+
+    def __init__(self, prepared: Prepared, seed: int, reproduce: dict[str, Any]):
+        self.prepared, self.seed, self.reproduce = prepared, seed, reproduce
+        self.rows: list[dict[str, Any]] = []
+        self.evidence: dict[str, Evidence] = {}
+        self.fitted: dict[str, Fitted] = {}
+
+    def add(self, row: dict[str, Any], evidence: Evidence | None = None, fitted: Fitted | None = None) -> None:
+        self.rows.append(row)
+        if evidence is not None and fitted is not None:
+            self.evidence[row["family"]] = evidence
+            self.fitted[row["family"]] = fitted
+
+    def reference(self) -> str | None:
+        """The family with the highest mean log p on the select rows."""
+        scores = {name: e.select_score for name, e in self.evidence.items() if e.select_score is not None}
+        return max(scores, key=lambda name: scores[name]) if scores else None
+
+    def report(self) -> dict[str, Any]:
+        reference = self.reference()
+        for row in self.rows:
+            row["delta_to_best"] = self._difference(row["family"], reference)
+        selected = len(self.prepared.split.select)
+        against = f"; differences are taken against {reference}, the best on select" if reference else ""
+        read = ", ".join(self.prepared.test_reads)
+        report = {
+            "format": 1,
+            "data": data_entry(self.prepared),
+            "split": split_entry(self.prepared),
+            "families": self.rows,
+            "reference": reference,
+            "reading": [],
+            "reproduce": self.reproduce,
+            "selection_note": f"All choices by mean log p on {selected:,} select rows{against}. "
+            f"The test part was read once for each of: {read}.",
+        }
+        report["reading"] = reading(report)
+        return report
+
+    def _difference(self, family: str, reference: str | None) -> dict[str, Any] | None:
+        if reference is None or family == reference or family not in self.evidence:
+            return None
+        left, right = self.evidence[family].test_log_prob, self.evidence[reference].test_log_prob
+        if left is None or right is None:
+            return None
+        kinds = self.fitted[family].log_prob_kind, self.fitted[reference].log_prob_kind
+        return paired_difference(left, right, *kinds, clusters=self.prepared.test_clusters).to_json()
+
+    def pictures(self) -> dict[str, Any]:
+        """Arrays for the figures: test rows, samples, learning curves."""
+        columns = self.prepared.table.schema.modelled
+        curves = {}
+        for name, fitted in self.fitted.items():
+            if "train" in fitted.history:
+                train = fitted.history["train"]
+                unit = "nats/row, standardised columns"
+                curves[name] = {"step": np.arange(len(train)), "train": train, "select": None, "unit": unit}
+        return {
+            "names": [column.name for column in columns],
+            "discrete": [column.kind != "continuous" for column in columns],
+            "levels": {column.name: list(column.levels) for column in columns if column.levels},
+            "real": self.prepared._test.values,
+            "samples": {name: evidence.samples for name, evidence in self.evidence.items()},
+            "curves": curves,
+        }

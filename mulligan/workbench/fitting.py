@@ -1,0 +1,240 @@
+"""``fit`` a family to a table, and what comes out: ``Fitted``, a codec with a model and how it was made."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mulligan.catalog import EFFORTS, Effort, Family, find_family, near
+from mulligan.compilations import compilations
+from mulligan.core import Density, Sampler, capabilities
+from mulligan.data.codec import Codec
+from mulligan.data.splits import row_clusters
+from mulligan.data.table import Schema, Source, Table
+from mulligan.errors import DataError, FitError, NoDensity, UsageError
+from mulligan.families.recipe import Fitting, Outcome
+from mulligan.measures.likelihood import draw, point_score, row_log_prob
+from mulligan.quantity import Kind, Quantity, mean_of_rows
+from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
+from mulligan.workbench.sources import open_rows
+from mulligan.workbench.talk import Talk, parse_budget
+
+CHUNK = 65_536  # rows encoded at a time: bounded memory for any number of rows
+
+
+@dataclass
+class Fitted:
+    """A fitted family: what it can do is what its model can do.
+
+    ``card`` is how it was made and how good it is, as plain values; ``history`` its learning curves; ``calibration`` the
+    log p of the select rows, sorted (for p-values of unusual rows).
+    """
+
+    family: str
+    variant: str | None
+    label: str
+    codec: Codec
+    model: Any
+    card: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+    calibration: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def schema(self) -> Schema:
+        """The columns, as they came in."""
+        return self.codec.schema
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """Names of the contracts that the model fulfils."""
+        return capabilities(self.model)
+
+    @property
+    def log_prob_kind(self) -> Kind:
+        """How log p of a row is known; ``none`` for a family without density."""
+        if not isinstance(self.model, Density):
+            return "none"
+        return "lower bound" if self.codec.dequantises else self.model.kind
+
+    def sample(self, n: int = 1, seed: int = 0) -> Table:
+        """n valid rows, with the columns that came in (labels left out). The first rows do not depend on n."""
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise UsageError(f"n is {n!r}; expected a whole number from 1")
+        if not isinstance(self.model, Sampler):
+            raise UsageError(f"{self.family} cannot be drawn from directly")
+        return self._template().with_values(self.codec.decode(draw(self.model, int(n), seed)))
+
+    def log_prob(self, rows: Any) -> np.ndarray:
+        """log p of each row in nats and in the user's units, float64 (n,); see ``log_prob_kind`` and ``schema.measure``.
+
+        Raises NoDensity where the family has none, DataError for rows that do not fit the schema.
+        """
+        if not isinstance(self.model, Density):
+            scoring = "mulligan families lists those with log p"
+            raise NoDensity(f"{self.family} has no log density, so it cannot score rows", do=scoring)
+        values = open_rows(rows, self.schema).values
+        model = self.model
+        pieces = [
+            row_log_prob(model, self.codec.encode(values[start : start + CHUNK])) for start in range(0, len(values), CHUNK)
+        ]
+        return np.concatenate(pieces) if pieces else np.zeros(0)
+
+    def evaluate(self, rows: Any) -> Quantity:
+        """Mean log p of the rows with its error; equal rows count as one draw in the error."""
+        table = open_rows(rows, self.schema)
+        kind = self.log_prob_kind
+        values = self.log_prob(table)
+        return mean_of_rows(values, kind, clusters=row_clusters(table), note=self.schema.measure)
+
+    def score(self, rows: Any) -> np.ndarray:
+        """∇ log p of each row with respect to its columns, in nats per unit, (n, columns).
+
+        Raises UsageError where a column is discrete or capped: a probability has no gradient in its value.
+        """
+        if self.codec.dequantises:
+            discrete = [c.name for c in self.schema.modelled if c.discrete or c.low_cap is not None or c.high_cap is not None]
+            raise UsageError("log p has no gradient in discrete columns", ", ".join(discrete), do="--continuous all, if right")
+        values = open_rows(rows, self.schema).values
+        slope, bend = self.codec.slopes(values)
+        inner = point_score(self.model, self.codec.encode(values).flat).reshape(values.shape)
+        return inner * slope + bend
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write a model folder; see ``mulligan.workbench.artifact``."""
+        from mulligan.workbench.artifact import save
+
+        return save(self, path, overwrite=overwrite)
+
+    def _template(self) -> Table:
+        return Table(self.schema, np.zeros((0, len(self.schema.modelled))), Source(f"samples of {self.label}"))
+
+    def __repr__(self) -> str:
+        quality = self.card.get("row", {}).get("log_prob")
+        said = f", test log p {Quantity.from_json(quality)}" if quality else ""
+        return f"Fitted({self.label}{said})"
+
+
+def fit(
+    table: Any,
+    family: str = "mixture",
+    *,
+    seed: int = 0,
+    effort: Effort = "standard",
+    budget: str | float | None = None,
+    steps: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    test: Any = None,
+    force: bool = False,
+    talk: Talk | None = None,
+    command: str | None = None,
+) -> Fitted:
+    """Fit one family to a table (a path, a name, a DataFrame, an array, a Table).
+
+    ``family`` may carry a variant ("factor:ppca"); ``options`` are those of the catalog; ``effort`` fixes sizes and the
+    greatest number of steps, ``budget`` ("60s") can only shorten, ``steps`` caps the steps over the whole search.
+    Raises UsageError, DataError or FitError with the corrected call.
+
+    >>> import numpy as np
+    >>> fitted = fit(np.random.default_rng(0).normal(size=(200, 2)), "gaussian")
+    >>> fitted.sample(3).values.shape, fitted.log_prob_kind
+    ((3, 2), 'exact')
+    """
+    from mulligan.workbench.assessment import assess
+    from mulligan.workbench.sources import open_table
+
+    talk = talk or Talk()
+    entry, variant = find_family(family)
+    chosen = entry.parse_options(options or {})
+    opened = open_table(table)
+    prepared = prepare(opened, seed, None if test is None else open_rows(test, opened.schema))
+    if prepared.few_rows and not (entry.baseline or force):
+        raise DataError(prepared.few_rows, why=f"{entry.name} is not fitted to so few", do="--force fits it all the same")
+    talk.family_begins(family, 1, 1)
+    fitted, outcome, timing = fit_prepared(
+        prepared, entry, variant, chosen, seed=seed, effort=effort, budget=budget, steps=steps, talk=talk
+    )
+    row, _ = assess(fitted, outcome, timing, prepared, seed)
+    fitted.card.update(
+        row=row,
+        data=data_entry(prepared),
+        split=split_entry(prepared),
+        test_reads=prepared.test_reads,
+        reproduce=reproduction(command or f"mulligan.fit(..., {family!r}, seed={seed}, effort={effort!r})", seed),
+    )
+    talk.family_ends(row)
+    return fitted
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a fit, compilation apart."""
+
+    fit_seconds: float
+    compile_seconds: float
+
+
+def fit_prepared(
+    prepared: Prepared,
+    entry: Family,
+    variant: str | None,
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    effort: Effort,
+    budget: str | float | None,
+    steps: int | None,
+    talk: Talk,
+) -> tuple[Fitted, Outcome, Timing]:
+    """Run one family's recipe on prepared rows; the test part is not touched."""
+    if effort not in EFFORTS:
+        raise UsageError(f"effort is '{effort}'{near(effort, EFFORTS)}", do=f"one of {', '.join(EFFORTS)}")
+    if steps is not None and steps < 1:
+        raise UsageError(f"steps is {steps}; expected a whole number from 1")
+    dim = prepared.codec.dim
+    if entry.most_columns is not None and dim > entry.most_columns:
+        raise DataError(f"{entry.name} takes at most {entry.most_columns} encoded columns; here are {dim}", do="--drop some")
+    recipe = entry.recipe(variant, options, effort)
+    fitting = Fitting(
+        prepared.train, prepared.select, prepared.codec, seed, parse_budget(budget), steps, partial(_pulse, talk)
+    )
+    began = time.perf_counter()
+    with compilations() as compiled:
+        try:
+            outcome = recipe(fitting)
+        except (np.linalg.LinAlgError, FloatingPointError) as error:
+            raise FitError(f"{entry.name}: {error}", why="the training rows are close to degenerate") from error
+    elapsed = time.perf_counter() - began
+    timing = Timing(max(0.0, elapsed - compiled.seconds), compiled.seconds)
+    calibration = np.zeros(0)
+    if isinstance(outcome.model, Density):
+        calibration = np.sort(row_log_prob(outcome.model, prepared.select))
+        if np.isnan(calibration).any():
+            raise FitError(f"{entry.name}: log p of {int(np.isnan(calibration).sum())} select rows is NaN")
+    settings = {"family": entry.name, "variant": variant, "options": dict(options), "effort": effort, "seed": seed}
+    card = {"settings": {**settings, "budget": parse_budget(budget), "steps": steps}, "stopped": outcome.stopped}
+    fitted = Fitted(
+        entry.name, variant, outcome.label, prepared.codec, outcome.model, card, outcome.history, calibration
+    )
+    return fitted, outcome, timing
+
+
+def _pulse(talk: Talk, phase: str, step: int, steps: int, latest: dict[str, float]) -> None:
+    talk.pulse(phase, step, steps, latest)
+
+
+def reproduction(command: str, seed: int, steps_command: str | None = None) -> dict[str, Any]:
+    """The ``reproduce`` part of a report: one command, the seed, and the versions that matter."""
+    names = ("mulligan", "jax", "jaxlib", "equinox", "numpy", "scikit-learn")
+    versions = {name: version(name) for name in names}
+    versions["python"] = platform.python_version()
+    return {"command": command, "seed": seed, "versions": versions, "steps_command": steps_command}
+
+

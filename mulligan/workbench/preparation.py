@@ -1,0 +1,158 @@
+"""Equal terms: one split, one codec, one encoding of the rows, shared by every family that is fitted to a table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mulligan.data.codec import Encoded, Codec, fit_codec
+from mulligan.data.splits import Split, make_split, row_clusters, split_with_test
+from mulligan.data.table import Schema, Table
+from mulligan.errors import DataError, SetupError
+from mulligan.workbench.sources import open_rows
+
+POINTS_WANTED = 8000  # with fewer rows each is dequantised several times, up to 16, so that its noise averages out
+MOST_DRAWS = 16
+BEARABLE_ERROR = 0.5  # nats: a test standard error beyond this cannot tell families apart
+
+
+@dataclass
+class Prepared:
+    """A table ready for any family.
+
+    ``train`` and ``select`` are encoded; the test rows are reached by ``read_test`` only, once a family.
+    """
+
+    table: Table
+    split: Split
+    codec: Codec
+    train: Encoded
+    select: Encoded
+    notes: tuple[str, ...]
+    _test: Table
+    test_reads: list[str] = field(default_factory=list)
+
+    def read_test(self, family: str) -> Table:
+        """The test rows, for a family whose choices are frozen; RuntimeError on a second reading, which is a bug."""
+        if family in self.test_reads:
+            raise RuntimeError(f"the test rows were read before for {family}")
+        self.test_reads.append(family)
+        return self._test
+
+    @property
+    def test_clusters(self) -> np.ndarray:
+        """Which test rows are one draw (equal rows, groups)."""
+        return row_clusters(self._test)
+
+    @property
+    def few_rows(self) -> str | None:
+        """A sentence where there are too few rows to tell families apart, else None."""
+        n, d = len(self.table), self.codec.dim
+        error = float(np.sqrt(d / 2 / max(len(self._test), 1)))  # of a Gaussian: the variance of log p is d/2
+        if error <= BEARABLE_ERROR and n >= 30:
+            return None
+        return f"{n} rows for {len(self.table.names)} columns: the test standard error would be about {error:.1f} nats"
+
+
+def prepare(table: Table, seed: int, test: Table | None = None) -> Prepared:
+    """Split, choose automatic transforms on select, fit the codec on train, encode train and select.
+
+    Raises DataError where a part would be empty and SetupError where the encoded rows would not fit into memory.
+    """
+    if test is None:
+        split = make_split(table, seed)
+        test_table = table.rows(split.test)
+    else:
+        split = split_with_test(table, len(test), seed)
+        test_table = test
+    notes = [*table.notes, *split.notes]
+    schema, chosen = _automatic_transforms(table, split)
+    notes += chosen
+    table = replace(table, schema=schema)
+    test_table = open_rows(replace(test_table, schema=schema), schema)
+    train, select = table.rows(split.train), table.rows(split.select)
+    codec = fit_codec(train)
+    draws = _draws(len(train))
+    _check_memory(len(table), draws if codec.dequantises else 1, codec.dim)
+    encoded_train = codec.encode(train.values, draws, salt=1 + seed)
+    encoded_select = codec.encode(select.values, _draws(len(select)))
+    if not np.isfinite(encoded_train.points).all() or not np.isfinite(encoded_select.points).all():
+        raise DataError("a column leaves the finite numbers when standardised", table.source.name, do="rescale or drop it")
+    return Prepared(table, split, codec, encoded_train, encoded_select, tuple(notes), test_table)
+
+
+def data_entry(prepared: Prepared) -> dict[str, Any]:
+    """The ``data`` part of a report: what came in, and what was done to it."""
+    source = prepared.table.source
+    return {
+        "name": source.name,
+        "sha256": source.sha256,
+        "rows": len(prepared.table),
+        "columns": [_plain_column(asdict(column)) for column in prepared.table.schema.columns],
+        "measure": prepared.table.schema.measure,
+        "notes": list(prepared.notes),
+    }
+
+
+def split_entry(prepared: Prepared) -> dict[str, Any]:
+    """The ``split`` part of a report."""
+    split = prepared.split
+    sizes = {"train": len(split.train), "select": len(split.select), "test": len(split.test)}
+    return {**sizes, "seed": split.seed, "digest": split.digest}
+
+
+def _plain_column(column: dict[str, Any]) -> dict[str, Any]:
+    plain = {key: list(item) if isinstance(item, tuple) else item for key, item in column.items()}
+    return {key: item.item() if isinstance(item, np.generic) else item for key, item in plain.items()}
+
+
+def _draws(rows: int) -> int:
+    return max(1, min(MOST_DRAWS, POINTS_WANTED // max(rows, 1)))
+
+
+def _check_memory(rows: int, draws: int, dim: int) -> None:
+    needed = 6.0 * rows * draws * dim * 8  # encoded float64, its float32 copy, and what encoding needs on the way
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return  # not every system says
+    if needed > free:
+        fits = int(rows * free / needed * 0.9)
+        raise SetupError(f"{needed / 2**30:.0f} GiB needed, {free / 2**30:.0f} free", f"{rows:,} rows", do=f"--rows {fits}")
+
+
+def _automatic_transforms(table: Table, split: Split) -> tuple[Schema, list[str]]:
+    """For columns asked to be ``auto``: the transform under which a normal law, fitted on train, scores select best."""
+    automatic = table.extras.get("transform_auto", ())
+    notes = []
+    columns = list(table.schema.columns)
+    for name in automatic:
+        place = [column.name for column in columns].index(name)
+        scores = {}
+        for transform in ("none", "log", "logit"):
+            candidate = replace(columns[place], transform=transform)
+            score = _normal_score(table, split, candidate)
+            if score is not None:
+                scores[transform] = score
+        best = max(scores, key=lambda transform: scores[transform])
+        columns[place] = replace(columns[place], transform=best)  # type: ignore[arg-type]
+        tried = ", ".join(f"{transform} {score:.3f}" for transform, score in scores.items())
+        notes.append(f"'{name}': transform {best} (mean log p of a normal law on select: {tried})")
+    return Schema(tuple(columns)), notes
+
+
+def _normal_score(table: Table, split: Split, column: Any) -> float | None:
+    values = table.values[:, [table.names.index(column.name)]]
+    shift = (column.step or 0.0) / 2
+    if column.transform != "none" and values.min() + shift <= 0:
+        return None
+    if column.transform == "logit" and values.max() - shift >= 1:
+        return None
+    one = replace(table, schema=Schema((column,)), values=values, groups=None, parts=None)
+    codec = fit_codec(one.rows(split.train))
+    encoded = codec.encode(one.rows(split.select).values, 4)
+    log_p = -0.5 * (encoded.points[:, :, 0] ** 2 + np.log(2 * np.pi)) + encoded.log_jacobian
+    return float(np.mean(log_p)) if np.isfinite(log_p).all() else None

@@ -1,0 +1,26 @@
+"""Fixtures of the whole suite: the key of a test is a hash of its name, so order and parallelism change nothing."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed-offset", type=int, default=0, help="shift the random key of every test by this number")
+
+
+@pytest.fixture
+def seed(request) -> int:
+    """A number in [0, 2³¹) from the test's name, shifted by ``--seed-offset``."""
+    digest = hashlib.sha256(request.node.nodeid.encode()).digest()
+    return (int.from_bytes(digest[:4], "big") + request.config.getoption("--seed-offset")) % 2**31
+
+
+@pytest.fixture
+def key(seed):
+    """The JAX key of the test."""
+    import jax
+
+    return jax.random.key(seed)

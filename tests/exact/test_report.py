@@ -1,0 +1,448 @@
+"""The scorecard: its format, its sentences, and what hostile or missing input does to it. No random numbers decide."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import jsonschema
+import numpy as np
+import pytest
+from report_example import example, pictures, quantity
+
+from mulligan.errors import SetupError
+from mulligan.quantity import Quantity
+from mulligan.report.cells import cells
+from mulligan.report.figures import comparison_figures
+from mulligan.report.formatting import one_line
+from mulligan.report.html import to_html, write_html
+from mulligan.report.panels import column_of
+from mulligan.report.reading import reading
+from mulligan.report.schema import load_schema
+from mulligan.report.svg import axis, ticks
+from mulligan.report.terminal import cell_width, reading_lines, scorecard_lines
+from mulligan.report.writing import to_markdown, write_json
+
+HOSTILE = '<script>alert("1")</script>'
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+def whole() -> dict:
+    report = example()
+    report["reading"] = reading(report)
+    return report
+
+
+def find(report: dict, name: str) -> dict:
+    return next(family for family in report["families"] if family["family"] == name)
+
+
+def validate(report: dict) -> None:
+    schema = load_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(schema).validate(report)
+
+
+class Page(HTMLParser):
+    """Collects tags and text, and refuses tags that do not nest."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data):
+        self.text += data
+
+
+# -- the format ---------------------------------------------------------------------------------------------------
+
+
+def test_the_example_follows_the_schema(tmp_path):
+    write_json(whole(), tmp_path / "report.json")
+    validate(json.loads((tmp_path / "report.json").read_text()))
+
+
+def drop_kind(report):
+    del find(report, "flow")["log_prob"]["kind"]
+
+
+def unknown_status(report):
+    find(report, "flow")["status"] = "fine"
+
+
+def unknown_key(report):
+    find(report, "flow")["log_density"] = -3.0
+
+
+def value_without_a_number(report):
+    find(report, "gan")["log_prob"]["value"] = -1.0
+
+
+def two_sided_bound(report):
+    find(report, "vae")["log_prob"]["high"] = -3.0
+
+
+def failure_without_reason(report):
+    find(report, "continuous-flow")["reason"] = None
+
+
+def other_format(report):
+    report["format"] = 2
+
+
+def nan_as_text(report):
+    find(report, "flow")["log_prob"]["value"] = "NaN"
+
+
+SPOILERS = [
+    drop_kind,
+    unknown_status,
+    unknown_key,
+    value_without_a_number,
+    two_sided_bound,
+    failure_without_reason,
+    other_format,
+    nan_as_text,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_a_sabotaged_report_is_refused(spoil):
+    report = whole()
+    spoil(report)
+    with pytest.raises(jsonschema.ValidationError):
+        validate(report)
+
+
+def strict_loads(text: str) -> dict:
+    def refuse(name):
+        raise ValueError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_has_null_for_what_is_not_finite_and_keeps_every_digit(tmp_path):
+    report = whole()
+    flow = find(report, "flow")
+    flow["log_prob"] |= {"value": -math.inf, "low": math.nan, "high": None}
+    flow["fit_seconds"] = np.float64(0.1 + 0.2)
+    flow["steps"] = np.int64(12)
+    flow["truth_gap"] = Quantity(math.nan, "estimate")
+    path = tmp_path / "report.json"
+    write_json(report, path)
+    text = path.read_text()
+    assert text.endswith("}\n") and not text.endswith("\n\n")
+    back = find(strict_loads(text), "flow")
+    assert back["log_prob"]["value"] is None and back["log_prob"]["low"] is None
+    assert back["fit_seconds"] == 0.1 + 0.2 and back["steps"] == 12
+    assert back["truth_gap"]["value"] is None
+    assert [item.name for item in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_the_strict_reader_refuses_the_literal_nan():
+    with pytest.raises(ValueError, match="NaN"):
+        strict_loads('{"value": NaN}')
+
+
+def test_a_report_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path):
+    with pytest.raises(SetupError, match="DO:"):
+        write_json(whole(), tmp_path / "no" / "report.json")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(SetupError):
+        write_json(whole(), tmp_path / "taken")
+    assert [item.name for item in tmp_path.iterdir()] == ["taken"]
+
+
+def test_an_object_that_is_no_plain_data_is_refused_before_the_old_report_is_touched(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("old")
+    with pytest.raises(TypeError, match="plain data"):
+        write_json({**whole(), "reading": [object()]}, path)
+    assert path.read_text() == "old"
+
+
+# -- the reading --------------------------------------------------------------------------------------------------
+
+
+def joined(report: dict) -> str:
+    return " ".join(reading(report))
+
+
+def test_the_reading_is_short_and_names_every_family_with_its_finding():
+    sentences = reading(example())
+    assert 3 <= len(sentences) <= 6
+    text = " ".join(sentences)
+    assert "diffusion cannot be told apart from it at 95 % on these 240 test rows" in text
+    assert "gaussian by 1.81 (1.59 to 2.03)" in text
+    assert "The bound of vae does not show that it is worse" in text
+    assert "gan (a GAN has no density)" in text
+    assert "energy 1 of 5 and gan 2 of 5" in text
+    assert "continuous-flow (loss became NaN at step 412; the last healthy state is kept)" in text
+    assert "resample, which is no model and only repeats training rows, gets .50 ± .03" in text
+    assert "mixture (k=7, full) has the fewest parameters (545 against 34,816)" in text
+
+
+def test_told_apart_or_not_follows_the_interval():
+    report = example()
+    delta = find(report, "diffusion")["delta_to_best"]
+    assert "cannot be told apart" in joined(report)
+    delta |= {"low": -0.09, "high": -0.03}
+    text = joined(report)
+    assert "cannot be told apart" not in text and "diffusion by 0.06 (0.03 to 0.09)" in text
+    delta |= {"value": 0.06, "low": 0.03, "high": 0.09}
+    assert "Better on the test rows: diffusion by 0.06 (0.03 to 0.09)" in joined(report)
+    delta |= {"low": None, "high": None}
+    text = joined(report)
+    assert "cannot be told apart" not in text and "diffusion by" not in text
+
+
+def test_a_lower_bound_speaks_for_its_one_side():
+    report = example()
+    delta = find(report, "vae")["delta_to_best"]
+    delta |= {"value": 0.2, "low": 0.1, "high": None}
+    text = joined(report)
+    assert "vae by at least 0.10" in text and "The bound of vae" not in text
+
+
+def test_the_reference_being_a_bound_is_said():
+    report = example()
+    note = "difference of two lower bounds on the same base measure"
+    find(report, "diffusion")["delta_to_best"]["note"] = note
+    assert "Compared as bounds, not as log p: diffusion" in joined(report)
+    assert "Compared as bounds" not in joined(example())
+
+
+def test_no_reference_ranks_nothing():
+    report = example() | {"reference": None}
+    text = joined(report)
+    assert "rank nothing" in text and "Worse" not in text and "told apart from it" not in text
+
+
+def test_simplicity_ends_at_three_tenths():
+    report = example()
+    find(report, "mixture")["delta_to_best"] |= {"value": -0.31, "low": -0.43, "high": -0.19}
+    assert "fewest parameters" not in joined(report)
+
+
+def test_the_classifier_sentence_follows_the_interval_of_the_auc():
+    report = example()
+    told = r"above \.5\):[^.]*mixture"
+    assert re.search(told, joined(report).replace("± .", "± ").replace("(.", "("))
+    find(report, "mixture")["two_sample_auc"]["low"] = 0.49
+    assert not re.search(told, joined(report).replace("± .", "± ").replace("(.", "("))
+    find(report, "resample")["two_sample_auc"] |= {"value": 0.6, "low": 0.55, "high": 0.65}
+    assert "even real training rows are told apart" in joined(report)
+    for family in report["families"]:
+        if family["two_sample_auc"]:
+            family["two_sample_auc"]["low"] = 0.45
+    assert "does not show equality" in joined(report)
+
+
+def test_few_rows_are_said_with_the_difference_they_cannot_show():
+    report = example()
+    for family in report["families"]:
+        for quantity_ in (family["log_prob"], family["delta_to_best"]):
+            if quantity_:
+                quantity_["n"] = 50
+    # The standard errors are .05 .06 .09 .07 .11: twice their median is .14.
+    text = joined(report)
+    assert "On 50 test rows differences smaller than about 0.14 nats/row cannot be seen. That is few" in text
+    assert "That is few" not in joined(example())
+
+
+def test_a_value_that_is_not_finite_is_said_and_ranks_nothing():
+    report = example()
+    gaussian = find(report, "gaussian")
+    gaussian["log_prob"] |= {"value": None, "low": None, "high": None, "note": "2 of 240 rows are not finite"}
+    gaussian["delta_to_best"] |= {"value": None, "low": None, "high": None}
+    text = joined(report)
+    assert "not finite, which ranks nothing: gaussian (2 of 240 rows are not finite)" in text
+    assert "gaussian by" not in text
+    assert ("gaussian", "not finite") in [row[:2] for row in cells(report).rows]
+    to_html(report, pictures(report))
+
+
+# -- terminal and Markdown ----------------------------------------------------------------------------------------
+
+
+def test_terminal_columns_are_aligned_and_color_is_only_paint():
+    report = whole()
+    plain = scorecard_lines(report, 200, False)
+    assert not any("\x1b" in line for line in plain)
+    head = next(line for line in plain if "kind" in line)
+    rows = [line for line in plain if line.startswith(("flow ", "vae ", "gan "))]
+    starts = [row.index(word) for row, word in zip(rows, ("exact", "lower bound", "no log p"))]
+    assert starts == [head.index("kind")] * 3
+    painted = scorecard_lines(report, 200, True)
+    assert [re.sub(r"\x1b\[\d+m", "", line) for line in painted] == plain
+    assert any("\x1b[1m" in line for line in painted)
+    assert "≥ -3.74" in rows[1]
+
+
+@pytest.mark.parametrize("width", [78, 100, 130])
+def test_a_narrow_terminal_names_what_it_leaves_out(width):
+    lines = scorecard_lines(whole(), width, False)
+    assert max(map(cell_width, lines)) <= width
+    said = " ".join(lines)
+    assert ("not shown at this width" in said) == ("1,000" not in said.partition("not shown")[0])
+    assert "lower bound" in said
+
+
+def test_the_gap_to_the_truth_is_shown_where_the_law_is_known():
+    report = whole()
+    assert not any("gap" in head for head in cells(report).heads)
+    find(report, "flow")["truth_gap"] = quantity(0.021, 0.002, "estimate", 100_000)
+    assert "0.021 ± 0.002" in "\n".join(scorecard_lines(report, 250, False))
+    assert "0.021 ± 0.002" in to_html(report) and "Gap to the true law" in to_html(report)
+    assert "smallest gap to it is that of flow, 0.021 (0.017 to 0.025) nats/row" in joined(report)
+
+
+def test_texts_from_outside_cannot_move_the_cursor():
+    report = whole()
+    find(report, "continuous-flow")["reason"] = "column 'a\x1b[2Jb\u202e' is bad\nsecond line"
+    text = "\n".join(scorecard_lines(report, 200, False) + reading_lines(report, 80))
+    assert "\x1b" not in text and "\u202e" not in text
+    assert one_line("a\tb\ud800") == "a b\ufffd"
+
+
+def test_markdown_holds_every_family_and_no_markup_from_outside():
+    report = whole()
+    report["data"]["notes"].append(f"column {HOSTILE} | has a *star*")
+    text = to_markdown(report)
+    for family in report["families"]:
+        assert family["label"] in text
+    assert "<script>" not in text and "\\<script\\>" in text and "\\| has" in text
+    assert report["reproduce"]["command"] in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert len(rows) == 2 + len(report["families"])
+
+
+# -- the page -----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_whole_by_itself(tmp_path):
+    report = whole()
+    path = tmp_path / "scorecard.html"
+    write_html(report, pictures(report), path)
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not re.search(r"https?:|//[a-z]", text)
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
+    links = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href", "xlink:href")]
+    assert all(link.startswith("#") for link in links)
+    assert "url(" not in text and "@import" not in text
+    assert len(text.encode()) < 1_500_000
+    assert dict(page.tags)["html"]["lang"] == "en"
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    drawings = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(drawings) > 60 and all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawings)
+    for family in report["families"]:
+        assert family["label"] in page.text
+
+
+def test_hostile_names_are_only_text():
+    report = whole()
+    arrays = pictures(report)
+    arrays["names"] = [HOSTILE, "列" * 200, "x" * 500, *arrays["names"][3:]]
+    report["data"]["name"] = HOSTILE
+    report["data"]["columns"] = [{"name": name, "kind": "continuous"} for name in arrays["names"]]
+    report["data"]["notes"] = report["reading"] = [HOSTILE]
+    find(report, "flow")["label"] = HOSTILE
+    find(report, "flow")["health"] = ["</style></svg>" + HOSTILE + "\x00\ud800"]
+    find(report, "mixture")["choices"][0][HOSTILE] = 1.0
+    find(report, "mixture")["table"]["rows"][0][0] = HOSTILE
+    report["reproduce"]["command"] = HOSTILE
+    arrays["levels"]["colour"] = [HOSTILE, "b", "c"]
+    arrays["curves"]["flow"]["unit"] = "nats\x1b[2J"
+    text = to_html(report, arrays)
+    page = Page(text)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert HOSTILE in page.text and "<script" not in text
+    text.encode()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+
+
+def test_missing_parts_leave_a_page():
+    report = whole()
+    bare = Page(to_html(report, None))
+    assert "Samples against data" not in bare.text and "The table" in bare.text
+    empty = report | {"families": [], "reference": None}
+    empty["reading"] = reading(empty)
+    text = Page(to_html(empty, None)).text
+    assert "No family has been fitted" in text
+    assert scorecard_lines(empty, 80, False) == ["no family has been fitted"]
+    assert "Families" in to_markdown(empty)
+    validate(json.loads(json.dumps(empty)))
+
+
+def test_sixty_four_columns_show_twelve_and_say_so():
+    report = whole()
+    values = np.linspace(0.0, 1.0, 64 * 30).reshape(30, 64) % 0.37
+    names = [f"pixel {i}" for i in range(64)]
+    arrays = {"names": names, "discrete": [False] * 64, "levels": {}, "real": values, "samples": {"flow": values}}
+    page = Page(to_html(report, arrays | {"curves": {}}))
+    assert "52 more are not" in page.text
+    marginals = [a for tag, a in page.tags if tag == "svg" and "samples of flow against data" in a["aria-label"]]
+    assert len(marginals) == 12
+
+
+def test_samples_beyond_the_axis_or_not_finite_are_said():
+    report = whole()
+    real = np.linspace(0.0, 1.0, 100)[:, None]
+    bad = np.concatenate([real[:50], np.full((25, 1), 1e9), np.full((25, 1), np.nan)])
+    arrays = {"names": ["x"], "discrete": [False], "levels": {}, "real": real, "curves": {}}
+    assert "50% outside" in Page(to_html(report, arrays | {"samples": {"flow": bad}})).text
+    assert "% outside" not in Page(to_html(report, arrays | {"samples": {"flow": real}})).text
+
+
+def test_cells_of_a_gridded_column_are_whole_steps():
+    values = np.arange(0.0, 300.0, 3.0)
+    arrays = {"names": ["x"], "discrete": [True], "levels": {}, "real": values[:, None]}
+    counts = np.histogram(values, column_of(arrays, 0).edges)[0]
+    assert counts.sum() == values.size
+    assert set(counts[:-1]) == {counts[0]}, "unequal cells would show teeth that are not in the data"
+
+
+def test_one_hopeless_family_does_not_hide_the_others():
+    report = whole()
+    near = comparison_figures(report)[0].markup
+    find(report, "gaussian")["log_prob"] = quantity(-4000.0, 30.0)
+    far = comparison_figures(report)[0].markup
+    assert "−4,000.0" in far and "−4,000.0" not in near
+    for number, family in enumerate(report["families"][:5]):
+        family["truth_gap"] = quantity(900.0 if number == 4 else 0.01 * number, 0.001, "estimate")
+    assert "900.0" in comparison_figures(report)[3].markup
+    dots = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', far)]
+    assert len(dots) == 5 and max(dots) - min(dots) > 40
+
+
+@pytest.mark.parametrize("low,high", [(0.0, 1.0), (-3.7, -3.1), (5.0, 5.0), (0.0, 0.0), (1e-7, 3e-7), (-4e6, 9e6)])
+@pytest.mark.parametrize("most", [3, 4, 5])
+def test_ticks_are_few_inside_and_evenly_spaced(low, high, most):
+    scale = axis(low, high, 0.0, 100.0, margin=0.04)
+    values = ticks(scale, most)
+    assert 1 <= len(values) <= most
+    assert all(scale.low <= value <= scale.high for value in values)
+    steps = np.diff(values)
+    assert np.allclose(steps, steps[:1], rtol=1e-9)
