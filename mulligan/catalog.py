@@ -148,7 +148,9 @@ _FAMILIES = (
         make="mulligan.families.mixture:make",
         options=(
             Option("parts", "integers", None, "number of Gaussians; several are compared on select", 1, 512),
-            Option("covariance", "choice", None, "shape of the parts", choices=("full", "tied", "diagonal", "spherical")),
+            Option(
+                "covariance", "choice", None, "shape of the parts", choices=("full", "tied", "diagonal", "spherical")
+            ),
             Option("restarts", "integer", None, "starts of EM for each choice", 1, 100),
             _REGULARISATION,
         ),
@@ -181,7 +183,9 @@ _FAMILIES = (
         good_at="many correlated columns, latent variables",
         watch_for="one cloud only",
         make="mulligan.families.factor:make",
-        options=(Option("factors", "integers", None, "number of latent factors; several are compared on select", 0, 512),),
+        options=(
+            Option("factors", "integers", None, "number of latent factors; several are compared on select", 0, 512),
+        ),
     ),
     Family(
         "histogram",
@@ -256,7 +260,9 @@ def find_family(name: str) -> tuple[Family, str | None]:
         variant = stem
     if variant and variant not in family.variants:
         listed = ", ".join(family.variants) or "none"
-        raise UsageError(f"{family.name} has no variant '{variant}'{near(variant, family.variants)}", do=f"variants: {listed}")
+        raise UsageError(
+            f"{family.name} has no variant '{variant}'{near(variant, family.variants)}", do=f"variants: {listed}"
+        )
     return family, variant or None
 
 

@@ -47,9 +47,9 @@ def compilations() -> Iterator[Compilations]:
         _listening[:] = [other for other in _listening if other is not seen]
 
 
-def _listen(event: str, seconds: float, **_: Any) -> None:
+def _listen(event: str, duration_secs: float, **_: Any) -> None:
     for seen in _listening:
         if event == _EVENT:
             seen.count += 1
         if event == _EVENT or event in _TRACE_EVENTS:
-            seen.seconds += seconds
+            seen.seconds += duration_secs

@@ -115,9 +115,10 @@ class _ScoreOf(Score):
     of: Density | Energy
 
     def score(self, x: Array) -> Array:
-        if isinstance(self.of, Density):
-            return jax.grad(lambda y: self.of.log_prob(y))(x)
-        return -jax.grad(self.of.energy)(x)
+        model = self.of
+        if isinstance(model, Density):
+            return jax.grad(lambda y: model.log_prob(y))(x)
+        return -jax.grad(model.energy)(x)
 
 
 class _AtTime(Score):

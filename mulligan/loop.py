@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import equinox as eqx
 import jax
@@ -27,8 +27,12 @@ from mulligan.core import Info, Kernel, State
 PULSE_SECONDS = 0.2  # how often the host looks up; shorter costs throughput, longer feels stuck
 SMALL_PROGRAM = {"xla_backend_optimization_level": 1}  # a third less compile time, run time unchanged within noise
 
-# compile(f): jit with the options that small programs want; arrays are traced, everything else is static.
-compile_small = partial(eqx.filter_jit, compiler_options=SMALL_PROGRAM)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compile_small(function: Function) -> Function:
+    """Compile a function with the options that small programs want; arrays are traced, everything else is static."""
+    return eqx.filter_jit(function, compiler_options=SMALL_PROGRAM)  # type: ignore[call-overload]
 
 
 def repeat(
@@ -136,7 +140,14 @@ def run(
             if stopped is None and budget is not None and step < steps and time.perf_counter() - began > budget:
                 stopped = f"budget of {budget:g} s used up at step {step}"
     return Run(
-        state, step, _joined(pieces), stopped, healthy, interrupted.is_set(), time.perf_counter() - began, compile_seconds
+        state,
+        step,
+        _joined(pieces),
+        stopped,
+        healthy,
+        interrupted.is_set(),
+        time.perf_counter() - began,
+        compile_seconds,
     )
 
 

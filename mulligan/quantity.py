@@ -129,7 +129,7 @@ def mean_of_rows(
         bad = int(n - np.isfinite(values).sum())
         say = f"{bad} of {n} rows are not finite"
         return Quantity(mean, kind, n=n, unit=unit, note=f"{note}; {say}" if note else say)
-    residuals = values - mean
+    residuals: np.ndarray = values - mean
     if clusters is not None:
         _, inverse = np.unique(clusters, return_inverse=True)
         residuals = np.bincount(inverse, weights=residuals)

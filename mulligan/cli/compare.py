@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mulligan.cli.flags import Common, Output, Overwrite, Reading, Training, listed, takes_flags
+from mulligan.cli.flags import Common, Output, Overwrite, Reading, Training, as_typed, listed, takes_flags
 from mulligan.cli.output import check_folder, colorful, say, say_json, stdout_width, tell
-from mulligan.cli.tables import SourceArgument, open_source, open_test, short_name
+from mulligan.cli.tables import SourceArgument, announce, open_source, open_test, short_name
 
 HELP = """\
 Writes DIR/report.json after each family, then DIR/index.html and DIR/report.md. DIR is NAME-report unless -o says
@@ -40,40 +40,40 @@ def verb(
     common: Common,
 ) -> int:
     from mulligan.cache import use_cache
-    from mulligan.cli.talk import talk_for
+    from mulligan.cli.talk import talking
     from mulligan.workbench.talk import parse_budget
 
     chosen = checked_families(families)
     settings = parsed_settings(training.settings)
     budget = parse_budget(training.budget)
-    table = open_source(source, reading, training.seed, training.data_seed)
-    test = open_test(training.test, table, reading, training)
     folder = output or Path(f"{short_name(source)}-report")
     check_folder(folder, overwrite=overwrite, ours=_is_report)
-    use_cache()
-    from mulligan.workbench.comparison import compare
+    with talking("compare", source, quiet=common.quiet) as talk:
+        table = open_source(source, reading, training.seed, training.data_seed)
+        test = open_test(training.test, table, reading, training)
+        announce(table, talk)
+        use_cache()
+        from mulligan.workbench.comparison import compare
 
-    talk = talk_for("compare", quiet=common.quiet)
-    try:
-        scorecard = compare(
-            table,
-            chosen,
-            seed=training.seed,
-            effort=training.effort,
-            budget=budget,
-            seeds=seeds,
-            options=settings,
-            test=test,
-            out=folder,
-            force=training.force,
-            talk=talk,
-            command=common.command,
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_kept(folder)) from None
-    finally:
-        talk.close()
-    return _finish(scorecard, folder, common)
+        try:
+            scorecard = compare(
+                table,
+                chosen,
+                seed=training.seed,
+                effort=training.effort,
+                budget=budget,
+                seeds=seeds,
+                options=settings,
+                test=test,
+                out=folder,
+                force=training.force,
+                talk=talk,
+                command=common.command,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_kept(folder)) from None
+    flags = as_typed(training, reading, leave_out=("budget", "settings"))
+    return _finish(scorecard, folder, _next(scorecard.report, source, flags), common)
 
 
 def checked_families(names: list[str] | None) -> list[str] | None:
@@ -96,7 +96,7 @@ def parsed_settings(texts: list[str] | None) -> dict[str, dict[str, str]] | None
     return settings or None
 
 
-def _finish(scorecard: Any, folder: Path, common: Common) -> int:
+def _finish(scorecard: Any, folder: Path, next_command: str, common: Common) -> int:
     """The scorecard on stdout and where it was written; 130 after Ctrl-C, with what was finished kept."""
     from mulligan.report.terminal import reading_lines, scorecard_lines
 
@@ -108,15 +108,15 @@ def _finish(scorecard: Any, folder: Path, common: Common) -> int:
     tell(f"report   {folder / 'index.html'}   (open it from disk; no server needed)", quiet=common.quiet)
     if scorecard.interrupted:
         raise KeyboardInterrupt(_kept(folder))
-    tell(f"Next:  {_next(report, common)}", quiet=common.quiet)
+    tell(f"Next:  {next_command}", quiet=common.quiet)
     return 0
 
 
-def _next(report: dict[str, Any], common: Common) -> str:
-    """The fit of the reference, with the same reading flags left to the reader."""
+def _next(report: dict[str, Any], source: str, flags: str) -> str:
+    """The fit of the reference, read in the same way."""
     best = report.get("reference") or next(f["family"] for f in report["families"] if f["status"] == "ok")
-    source = next((word for word in shlex.split(common.command)[2:] if not word.startswith("-")), "FILE")
-    return f"mulligan fit {shlex.quote(source)} --family {best} -o {short_name(source)}-{best.replace(':', '-')}"
+    folder = f"{short_name(source)}-{best.replace(':', '-')}"
+    return shlex.join(["mulligan", "fit", source, "--family", best, "-o", folder]) + flags
 
 
 def _is_report(folder: Path) -> bool:

@@ -9,7 +9,7 @@ import typer
 
 from mulligan.cli.flags import Common, Output, Overwrite, Reading, Training, takes_flags
 from mulligan.cli.output import say, say_json, tell
-from mulligan.cli.tables import SourceArgument, open_source, open_test, short_name
+from mulligan.cli.tables import SourceArgument, announce, open_source, open_test, short_name
 from mulligan.errors import UsageError
 
 HELP = """\
@@ -37,41 +37,38 @@ def verb(
 ) -> int:
     from mulligan.cache import use_cache
     from mulligan.catalog import find_family
-    from mulligan.cli.talk import talk_for
+    from mulligan.cli.talk import talking
+    from mulligan.workbench.artifact import check_writable
     from mulligan.workbench.talk import parse_budget
 
     found, _ = find_family(family)
     settings = own_settings(training.settings, family)
     budget = parse_budget(training.budget)
-    table = open_source(source, reading, training.seed, training.data_seed)
-    test = open_test(training.test, table, reading, training)
-    folder = output or Path(f"{short_name(source)}-{found.name}")
-    use_cache()
-    from mulligan.workbench.artifact import check_writable
-    from mulligan.workbench.fitting import fit
+    folder = check_writable(output or Path(f"{short_name(source)}-{found.name}"), overwrite)
+    with talking("fit", source, quiet=common.quiet) as talk:
+        table = open_source(source, reading, training.seed, training.data_seed)
+        test = open_test(training.test, table, reading, training)
+        announce(table, talk)
+        use_cache()
+        from mulligan.workbench.fitting import fit
 
-    check_writable(folder, overwrite)
-
-    talk = talk_for("fit", quiet=common.quiet)
-    try:
-        fitted = fit(
-            table,
-            family,
-            seed=training.seed,
-            effort=training.effort,
-            budget=budget,
-            steps=steps,
-            options=settings,
-            test=test,
-            force=training.force,
-            talk=talk,
-            command=common.command,
-        )
+        try:
+            fitted = fit(
+                table,
+                family,
+                seed=training.seed,
+                effort=training.effort,
+                budget=budget,
+                steps=steps,
+                options=settings,
+                test=test,
+                force=training.force,
+                talk=talk,
+                command=common.command,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped before there was a state to save; nothing was written") from None
         fitted.save(folder, overwrite=overwrite)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped before there was a state to save; nothing was written") from None
-    finally:
-        talk.close()
     return _finish(fitted, folder, common)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -192,6 +193,30 @@ def _flags_of(group: Any) -> list[inspect.Parameter]:
         for entry in fields(group)
         if hasattr(hints[entry.name], "__metadata__")
     ]
+
+
+def as_typed(*groups: Any, leave_out: Sequence[str] = ()) -> str:
+    """The flags of filled groups that differ from their defaults, ready to be typed again after a command.
+
+    >>> as_typed(Reading(missing="drop", rename=["old name=new"]))
+    " --missing drop --rename 'old name=new'"
+    """
+    words: list[str] = []
+    for group in groups:
+        hints = get_type_hints(type(group), include_extras=True)
+        for entry in fields(group):
+            value = getattr(group, entry.name)
+            if value == entry.default or entry.name in leave_out or not hasattr(hints[entry.name], "__metadata__"):
+                continue
+            (option,) = hints[entry.name].__metadata__
+            on, _, off = next(
+                name for name in (option.default, *(option.param_decls or ())) if name[:2] == "--"
+            ).partition("/")
+            if isinstance(value, bool):
+                words.append(on if value else off)
+            else:
+                words += [word for item in (value if isinstance(value, list) else [value]) for word in (on, str(item))]
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def listed(texts: Sequence[str] | None) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from mulligan.cli.flags import Common, DataSeed, Reading, Seed, takes_flags
+from mulligan.cli.flags import Common, DataSeed, Reading, Seed, as_typed, takes_flags
 from mulligan.cli.output import say, say_json, tell
 from mulligan.cli.tables import SourceArgument, open_source
 
@@ -34,6 +34,5 @@ def verb(
         say_json(describe_json(table, split))
         return 0
     say(*describe(table, split))
-    name = shlex.quote(source)
-    tell(f"Next:  mulligan compare {name}", quiet=common.quiet)
+    tell(f"Next:  mulligan compare {shlex.quote(source)}{as_typed(reading)}", quiet=common.quiet)
     return 0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SourceArgument = Annotated[str, typer.Argument(metavar="FILE", help="A file, or the name of a built-in law or table.")]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, as fit writes it.")]
+NOTES = 12
 
 
 def open_source(source: str, reading: Reading, seed: int, data_seed: int) -> Table:
@@ -49,3 +50,13 @@ def open_rows_of(source: str, fitted: Any, reading: FileFlags, data_seed: int) -
     from mulligan.workbench.sources import open_rows
 
     return open_rows(source, fitted.schema, reading.options(), data_seed=data_seed)
+
+
+def announce(table: Table, talk: Any) -> None:
+    """What came in and what was done to it, before anything is trained."""
+    talk.note(f"{table.source.name}   {len(table):,} rows x {len(table.schema.columns)} columns")
+    shown = table.notes[:NOTES]
+    for text in shown:
+        talk.note(f"note   {text}")
+    if len(table.notes) > len(shown):
+        talk.note(f"note   and {len(table.notes) - len(shown)} more (mulligan look lists them)")

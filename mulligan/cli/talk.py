@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mulligan.cli.output import colorful, tell
@@ -17,6 +19,7 @@ from mulligan.workbench.talk import Talk
 
 _SHOWN = 2  # numbers of a pulse that a line has room for
 TENTHS = 10
+LEAST_SECONDS = 1.0  # between two lines: a search over many short runs would otherwise fill a log
 
 
 class QuietTalk(Talk):
@@ -25,6 +28,9 @@ class QuietTalk(Talk):
     def warn(self, text: str) -> None:
         """A warning, on one line."""
         tell(f"mulligan: warning: {one_line(text)}")
+
+    def opens(self, source: str) -> None:
+        """The first seconds: a table is read, JAX is loaded."""
 
     def close(self) -> None:
         """Nothing is left on the screen."""
@@ -36,7 +42,7 @@ class LineTalk(QuietTalk):
     def __init__(self, verb: str):
         self.verb = verb
         self.label = ""
-        self.began = time.monotonic()
+        self.began = self.told = time.monotonic()
         self.phase = ""
         self.tenth = 0
 
@@ -46,22 +52,19 @@ class LineTalk(QuietTalk):
 
     def family_begins(self, label: str, index: int, of: int) -> None:
         """Starts the clock of the family."""
-        self.label, self.began, self.phase, self.tenth = label, time.monotonic(), "", 0
+        self.label, self.phase, self.tenth = label, "", 0
+        self.began = self.told = time.monotonic()
 
     def pulse(self, phase: str, step: int, steps: int, latest: dict[str, float]) -> None:
         """A line, if a new tenth is reached."""
         if phase != self.phase:
             self.phase, self.tenth = phase, 0
-        tenth = TENTHS * step // max(steps, 1)
-        if tenth <= self.tenth:
+        tenth, now = TENTHS * step // max(steps, 1), time.monotonic()
+        if tenth <= self.tenth or now - self.told < LEAST_SECONDS:
             return
-        self.tenth = tenth
-        name = f"{self.label} " if self.label else ""
-        stage = "" if phase in ("", self.verb, self.label) else f"{phase} "
-        elapsed = time.monotonic() - self.began
-        tell(
-            f"{self.verb} {name}{stage}{step}/{steps} {_numbers(latest, '=')} elapsed={elapsed:.0f}s".replace("  ", " ")
-        )
+        self.tenth, self.told = tenth, now
+        words = [self.verb, self.label, _stage(phase, self.label, self.verb), f"{step}/{steps}", _numbers(latest, "=")]
+        tell(" ".join(word for word in [*words, f"elapsed={now - self.began:.0f}s"] if word))
 
     def family_ends(self, row: dict[str, Any]) -> None:
         """The family's own line."""
@@ -73,20 +76,23 @@ class LiveTalk(QuietTalk):
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self.console = Console(stderr=True, highlight=False, no_color=not colorful(sys.stderr))
         self.progress = Progress(
             TextColumn("{task.fields[family]:<14} {task.description}", markup=False),
-            TaskProgressColumn(),
             BarColumn(bar_width=20),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}  {task.fields[numbers]}", markup=False),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeElapsedColumn(),
             console=self.console,
             transient=True,
         )
-        self.family = ""
+        self.family = self.name = ""
         self.task: Any = None
+
+    def opens(self, source: str) -> None:
+        """Something moves at once, before there is anything to count."""
+        self._begin(one_line(source), "reading")
 
     def note(self, text: str) -> None:
         """A lasting line above the moving one."""
@@ -98,17 +104,17 @@ class LiveTalk(QuietTalk):
 
     def family_begins(self, label: str, index: int, of: int) -> None:
         """The moving line, as yet without steps."""
+        self.name = label
         self.family = label if of <= 1 else f"{index}/{of} {label}"
-        self._remove()
-        self.progress.start()
-        self.task = self.progress.add_task("compiling", total=1, family=self.family, numbers="")
+        self._begin(self.family, "compiling")
 
     def pulse(self, phase: str, step: int, steps: int, latest: dict[str, float]) -> None:
         """Moves the line."""
         if self.task is None:
-            self.family_begins(self.family, 1, 1)
-        numbers = _numbers(latest, " ")
-        self.progress.update(self.task, description=phase, completed=step, total=max(steps, 1), numbers=numbers)
+            self.family_begins(self.name, 1, 1)
+        numbers = f"{step:,}/{steps:,}  {_numbers(latest, ' ')}"
+        stage = _stage(phase, self.name, "") or "fitting"
+        self.progress.update(self.task, description=stage, completed=step, total=max(steps, 1), numbers=numbers)
 
     def family_ends(self, row: dict[str, Any]) -> None:
         """The family's own line stays."""
@@ -120,19 +126,35 @@ class LiveTalk(QuietTalk):
         self._remove()
         self.progress.stop()
 
+    def _begin(self, family: str, stage: str) -> None:
+        self._remove()
+        self.progress.start()
+        self.task = self.progress.add_task(stage, total=None, family=family, numbers="")
+
     def _remove(self) -> None:
         if self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
 
 
-def talk_for(verb: str, *, quiet: bool) -> Any:
-    """The talk that suits stderr."""
-    if quiet:
-        return QuietTalk()
+@contextmanager
+def talking(verb: str, source: str, *, quiet: bool) -> Iterator[Any]:
+    """The talk that suits stderr; nothing that moves is left on the screen, whatever happens."""
     # NO_COLOR forbids colour, not a line that moves; a dumb terminal cannot move it
     live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return LiveTalk() if live else LineTalk(verb)
+    talk = QuietTalk() if quiet else LiveTalk() if live else LineTalk(verb)
+    talk.opens(source)
+    try:
+        yield talk
+    finally:
+        talk.close()
+
+
+def _stage(phase: str, label: str, verb: str) -> str:
+    """What a phase says beyond the family's name, in brackets."""
+    family = label.partition(":")[0]
+    rest = phase.removeprefix(family).strip()
+    return f"({rest})" if rest and rest != verb else ""
 
 
 def _numbers(latest: dict[str, float], sign: str) -> str:

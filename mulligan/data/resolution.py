@@ -20,7 +20,8 @@ ON_GRID_SHARE = 0.99
 TIED_SHARE = 0.05
 CAP_ROWS = 10
 CAP_RATIO = 5
-CAP_NEIGHBOURS = 10
+CAP_NEIGHBOURS = 5
+CAP_DISTINCT = 10  # a column with fewer values is a short scale, and its fullest end says nothing
 _SAMPLE = 200
 _FLOAT_PRECISION = 1e12  # beyond this many steps from zero a float64 cannot tell grid points apart safely
 
@@ -73,8 +74,8 @@ def grid_of_step(distinct: np.ndarray, counts: np.ndarray, step: float) -> Grid:
 
 
 def find_caps(distinct: np.ndarray, counts: np.ndarray) -> tuple[float | None, float | None]:
-    """Low and high cap: extremes that occur at least 10 times and 5 times as often as any of their 10 neighbours."""
-    if len(distinct) <= CAP_NEIGHBOURS:
+    """Low and high cap: extremes that occur at least 10 times and 5 times as often as any of their 5 neighbours."""
+    if len(distinct) <= CAP_DISTINCT:
         return None, None
 
     def is_cap(extreme: int, neighbours: np.ndarray) -> bool:

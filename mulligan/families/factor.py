@@ -38,7 +38,9 @@ def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] |
     counts = _counts(fitting.dim, effort) if factors is None else factors
     for index, count in enumerate(counts):
         if count >= fitting.dim:
-            raise UsageError(f"factors is {count}; expected less than the {fitting.dim} encoded columns", "factor.factors")
+            raise UsageError(
+                f"factors is {count}; expected less than the {fitting.dim} encoded columns", "factor.factors"
+            )
         state, finished = _fit_one(fitting, covariance, count, ppca, effort)
         model = FactorModel(jnp.asarray(mean, jnp.float32), state.loadings, state.noise)
         score = fitting.select_score(model)
@@ -52,7 +54,9 @@ def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] |
     name = "ppca" if ppca else "factor analysis"
     history = {} if finished is None else {"train": finished.history["log_likelihood"]}
     floored = int(np.sum(np.asarray(model.noise) <= FLOOR * 1.001))
-    health = [f"{floored} of {fitting.dim} noise variances are at their floor {FLOOR:g} (a Heywood case)"] if floored else []
+    health = (
+        [f"{floored} of {fitting.dim} noise variances are at their floor {FLOOR:g} (a Heywood case)"] if floored else []
+    )
     free = fitting.dim * (count + 1) + (1 if ppca else fitting.dim) - count * (count - 1) // 2
     steps = 0 if finished is None else finished.step
     return Outcome(model, f"{name} (q={count})", free, choices, history, steps, health)

@@ -40,7 +40,9 @@ def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> 
         whitened = np.linalg.solve(factor, points.T).T.astype(np.float32)
         score = partial(_scores, fitting.select, whitened, factor)
         tried = _search(score, fitting.rows, fitting.dim) if bandwidth is None else [(bandwidth, score([bandwidth])[0])]
-        choices += [{"option": f"bandwidth={h:.4g} {kernel}", "select": value, "bic": None} for h, value in sorted(tried)]
+        choices += [
+            {"option": f"bandwidth={h:.4g} {kernel}", "select": value, "bic": None} for h, value in sorted(tried)
+        ]
         best_width, best_score = max(tried, key=lambda pair: pair[1])
         candidates.append((best_score, best_width, kernel, whitened, factor))
         fitting.pulse(f"kernel {kernel}", 1, 1, {"select": best_score})

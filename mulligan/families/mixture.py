@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from mulligan.catalog import Effort
 from mulligan.data.codec import Codec
@@ -22,7 +23,7 @@ from mulligan.errors import FitError
 from mulligan.families.recipe import Allowance, Fitting, Outcome, Recipe, all_points
 from mulligan.learners.expectation_maximisation import MixtureEM, MixtureState, mixture_em
 from mulligan.learners.seeding import seeded_state
-from mulligan.loop import Run, Settled, run
+from mulligan.loop import Run, Settled, compile_small, run
 from mulligan.targets.mixture import GaussianMixture
 
 
@@ -131,10 +132,11 @@ class _Search:
         if covariance not in self.kernels:
             self.kernels[covariance] = mixture_em(self.points, covariance, self.regularisation)
         label = f"mixture {parts} {covariance}"
+        kernel, key = self.kernels[covariance], jax.random.key(self.fitting.seed)
         finished = run(
-            self.kernels[covariance],
-            jax.random.key(self.fitting.seed),
-            begin,
+            kernel,
+            key,
+            _begin(kernel, key, begin),
             self.allowance.steps_left(steps),
             watch=[Settled("log_likelihood", CHECK_EVERY, self.plan.tolerance)],
             budget=self.allowance.seconds_left(),
@@ -149,6 +151,11 @@ class _Search:
             self.failures.append(f"{label}, start {restart}: log p of the select rows is {score}")
             return None
         return Fit(score, covariance, parts, finished.state, finished)
+
+
+@compile_small
+def _begin(kernel: MixtureEM, key: PRNGKeyArray, state: MixtureState) -> MixtureState:
+    return kernel.init(key, state)
 
 
 def as_mixture(state: MixtureState) -> GaussianMixture:
@@ -183,7 +190,7 @@ def _two_losses(scores: list[float]) -> bool:
 
 def _outcome(fitting: Fitting, best: Fit, tried: list[Fit], search: _Search) -> Outcome:
     kept = np.asarray(best.state.weights) > 0
-    state = MixtureState(*(np.asarray(leaf)[kept] for leaf in best.state))
+    state = MixtureState(*(leaf[kept] for leaf in best.state))
     entries = []
     for found in sorted(tried, key=lambda f: (f.covariance, f.parts)):
         log_likelihood = float(found.run.history["log_likelihood"][-1]) if found.run.step else math.nan
@@ -196,9 +203,11 @@ def _outcome(fitting: Fitting, best: Fit, tried: list[Fit], search: _Search) -> 
         health = [*health, stopped]
     largest_fall = float(-np.diff(best.run.history["log_likelihood"]).min(initial=0.0))
     if largest_fall > 1e-3:
-        health.append(f"the log-likelihood of EM fell by {largest_fall:.1e} in one step: rounding in a near-singular part")
+        health.append(
+            f"the log-likelihood of EM fell by {largest_fall:.1e} in one step: rounding in a near-singular part"
+        )
     return Outcome(
-        as_mixture(MixtureState(*(jnp.asarray(leaf) for leaf in state))),
+        as_mixture(state),
         f"mixture (k={int(kept.sum())}, {best.covariance})",
         free_parameters(int(kept.sum()), fitting.dim, best.covariance),
         entries,
@@ -227,12 +236,13 @@ def parameter_table(state: MixtureState, codec: Codec) -> dict[str, Any]:
             means.append(part.mean)
             scales.append(part.scale)
     order = np.argsort(-np.asarray(state.weights, np.float64))
-    covariances = np.einsum("kij,kmj->kim", state.choleskys, state.choleskys).astype(np.float64)
+    factors, centres = np.asarray(state.choleskys, np.float64), np.asarray(state.means, np.float64)
+    covariances = np.einsum("kij,kmj->kim", factors, factors)
     rows = []
     for rank, k in enumerate(order):
         row: list[Any] = [rank + 1, round(float(state.weights[k]), 4)]
         for place, mean, scale in zip(places, means, scales):
-            row.append(float(f"{state.means[k, place] * scale + mean:.5g}"))
+            row.append(float(f"{centres[k, place] * scale + mean:.5g}"))
             row.append(float(f"{math.sqrt(covariances[k, place, place]) * scale:.3g}"))
         rows.append(row)
     columns = ["part", "weight"] + [label for name in names for label in (f"mean of {name}", f"sd of {name}")]

@@ -1,1 +1,3 @@
-"""Kernels that learn, run by ``mulligan.loop.run`` like any sampler: ``expectation_maximisation``, and where it starts: ``seeding``."""
+"""Kernels that learn, run by ``mulligan.loop.run`` like any sampler: ``expectation_maximisation``, started by
+``seeding``.
+"""

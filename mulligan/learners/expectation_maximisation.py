@@ -55,7 +55,10 @@ class MixtureEM(Kernel):
     regularisation: Float[Array, ""]
 
     def init(self, key: PRNGKeyArray, x: MixtureState) -> MixtureState:
-        return MixtureState(*(jnp.asarray(leaf, self.blocks.dtype) for leaf in x))
+        """``x`` with its covariances brought into the family: from outside it the first step could lose likelihood."""
+        weights, means, choleskys = (jnp.asarray(leaf, self.blocks.dtype) for leaf in x)
+        covariances = _constrained(choleskys @ jnp.swapaxes(choleskys, 1, 2), weights, self.shape)
+        return MixtureState(weights, means, jnp.linalg.cholesky(covariances))
 
     def noise(self, key: PRNGKeyArray, state: MixtureState) -> None:
         return None
@@ -100,7 +103,9 @@ class MixtureEM(Kernel):
         return sums
 
 
-def mixture_em(rows: np.ndarray, covariance: str, regularisation: float, weights: np.ndarray | None = None) -> MixtureEM:
+def mixture_em(
+    rows: np.ndarray, covariance: str, regularisation: float, weights: np.ndarray | None = None
+) -> MixtureEM:
     """The kernel for rows (n, d) with weights (n,), which are normalised to sum to one.
 
     Raises ValueError for an unknown covariance.

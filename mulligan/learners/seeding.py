@@ -6,6 +6,7 @@ once a start, on at most ``MOST_ROWS`` rows drawn with the given generator (EM i
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
 from mulligan.learners.expectation_maximisation import MixtureState
@@ -44,8 +45,7 @@ def seeded_state(rows: np.ndarray, parts: int, padded: int, generator: np.random
         weights[k] = (len(inside) + 1) / (n + parts)
         means[k] = centres[k]
         factors[k] = np.linalg.cholesky(covariance + 1e-8 * np.eye(d))
-    as_float32 = (array.astype(np.float32) for array in (weights, means, factors))
-    return MixtureState(*as_float32)
+    return MixtureState(*(jnp.asarray(array, jnp.float32) for array in (weights, means, factors)))
 
 
 def _plus_plus(rows: np.ndarray, parts: int, generator: np.random.Generator) -> np.ndarray:

@@ -34,7 +34,7 @@ class KernelDensity(Sampler, Density):
     bandwidth: Float[Array, ""]
 
     def log_prob(self, x: Float[Array, " d"], given: Array | None = None) -> Float[Array, ""]:
-        n, d = self.whitened.shape
+        d = self.whitened.shape[1]
         u = jax.scipy.linalg.solve_triangular(self.cholesky, jnp.eye(d, dtype=x.dtype), lower=True) @ x
         log_norm = jnp.sum(jnp.log(jnp.diag(self.cholesky))) + d * jnp.log(self.bandwidth) + 0.5 * d * np.log(2 * np.pi)
         return mean_kernel(self.whitened, u, self.bandwidth) - log_norm

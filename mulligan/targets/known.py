@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -114,9 +114,11 @@ def log_prob_float64(law: Any, points: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)[:n]
 
 
-@partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 1})
-def _log_prob_rows(law: Any, rows: Array) -> Array:
+def _map_log_prob(law: Any, rows: Array) -> Array:
     return jax.lax.map(law.log_prob, rows, batch_size=1024)
+
+
+_log_prob_rows = eqx.filter_jit(_map_log_prob)
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -85,9 +84,11 @@ def draw_rows(name: str, rows: int, data_seed: int = 0) -> np.ndarray:
     return np.concatenate(blocks)[:rows]
 
 
-@partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 1})
-def _draw(source: KnownLaw, key: Array, index: Array) -> Array:
+def _sample_rows(source: KnownLaw, key: Array, index: Array) -> Array:
     return jax.vmap(lambda i: source.sample(jax.random.fold_in(key, i)))(index)
+
+
+_draw = eqx.filter_jit(_sample_rows)
 
 
 def draw_table(name: str, rows: int = 10_000, data_seed: int = 0) -> Table:

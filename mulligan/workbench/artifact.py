@@ -90,7 +90,9 @@ def load(path: str | Path) -> Fitted:
         family, label = str(config["family"]), str(config["label"])
         variant, card = config["variant"], dict(config["card"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path} does not hold what its config.json promises", f"{type(error).__name__}: {error}") from error
+        raise FormatError(
+            f"{path} does not hold what its config.json promises", f"{type(error).__name__}: {error}"
+        ) from error
     calibration = _read_calibration(path / "calibration.npy")
     return Fitted(family, variant, label, codec, model, card, _read_history(path / "history.csv"), calibration)
 
@@ -137,7 +139,9 @@ def card_text(fitted: Fitted) -> str:
     if data:
         lines += ["", "## Data", "", f"- {data['name']}, {data['rows']:,} rows, sha256 {data['sha256']}"]
         lines += [f"- log p is a {data['measure']}, in nats", *(f"- {note}" for note in data["notes"])]
-        lines += [f"- Split: train {split['train']}, select {split['select']}, test {split['test']} (seed {split['seed']})"]
+        lines += [
+            f"- Split: train {split['train']}, select {split['select']}, test {split['test']} (seed {split['seed']})"
+        ]
     if fitted.family in ("kde", "resample"):
         lines += ["", "**This folder contains the training rows**: do not share it where they may not be shared."]
     made = card.get("reproduce", {}).get("command")
@@ -195,7 +199,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FormatError(f"no model folder '{path}' here", do="mulligan fit FILE --family mixture -o " + str(path))
     if path.is_file():
-        kind = "a pickle, which can run code when opened" if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib") else "a file"
+        kind = (
+            "a pickle, which can run code when opened"
+            if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+            else "a file"
+        )
         raise FormatError(f"{path} is {kind}", why="a model is a folder with safetensors in it")
     missing = [name for name in _FILES if not (path / name).is_file()]
     if missing:
@@ -227,11 +235,15 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         head = file.read(8)
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head[:2] == b"PK":
-        raise FormatError(f"{path} is a pickle or an archive, not safetensors", why="opening one can run code; it is refused")
+        raise FormatError(
+            f"{path} is a pickle or an archive, not safetensors", why="opening one can run code; it is refused"
+        )
     try:
         return load_file(path)
     except (SafetensorError, ValueError, OSError) as error:
-        raise FormatError(f"{path} is broken", f"{size:,} bytes; {error}", "it may have been cut off or altered") from error
+        raise FormatError(
+            f"{path} is broken", f"{size:,} bytes; {error}", "it may have been cut off or altered"
+        ) from error
 
 
 def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:

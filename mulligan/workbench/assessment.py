@@ -46,7 +46,8 @@ def assess(
     entry = FAMILIES[fitted.family]
     density = isinstance(fitted.model, Density)
     test_log_prob = fitted.log_prob(test) if density else None
-    row = {
+    select_score = float(fitted.calibration.mean()) if density else None
+    row: dict[str, Any] = {
         "family": fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}",
         "label": fitted.label,
         "log_prob": _log_prob(fitted, test_log_prob, prepared).to_json(),
@@ -64,13 +65,13 @@ def assess(
         "health": [*outcome.health, *_outside(prepared.table, draws)],
         "status": "ok",
         "reason": None,
-        "select_log_prob": float(fitted.calibration.mean()) if density else None,
+        "select_log_prob": select_score,
         "choices": outcome.choices,
         "table": outcome.table,
     }
     if density and prepared.table.source.law is not None:
         row["truth_gap"] = truth_gap(fitted, prepared.table.source.law).to_json()
-    return row, Evidence(test_log_prob, draws.values[:PICTURED], row["select_log_prob"])
+    return row, Evidence(test_log_prob, draws.values[:PICTURED], select_score)
 
 
 def failed_row(family: str, reason: str) -> dict[str, Any]:
@@ -111,9 +112,7 @@ def _true_log_prob(known: Density, values: np.ndarray) -> np.ndarray:
 def _log_prob(fitted: Fitted, test_log_prob: np.ndarray | None, prepared: Prepared) -> Quantity:
     if test_log_prob is None:
         return none(f"{fitted.family} has no density", "nats/row")
-    return mean_of_rows(
-        test_log_prob, fitted.log_prob_kind, clusters=prepared.test_clusters, note=fitted.schema.measure
-    )
+    return mean_of_rows(test_log_prob, fitted.log_prob_kind, clusters=prepared.test_clusters)
 
 
 def _holes(table: Table, draws: Table) -> dict[str, Any] | None:

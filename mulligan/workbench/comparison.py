@@ -48,7 +48,11 @@ class Scorecard:
             row: dict[str, Any] = {"family": family["family"], "label": family["label"], "status": family["status"]}
             for name in ("log_prob", "delta_to_best", "truth_gap", "two_sample_auc"):
                 quantity = family[name] or {}
-                row |= {name: quantity.get("value"), f"{name}_low": quantity.get("low"), f"{name}_high": quantity.get("high")}
+                row |= {
+                    name: quantity.get("value"),
+                    f"{name}_low": quantity.get("low"),
+                    f"{name}_high": quantity.get("high"),
+                }
                 row[f"{name}_kind"] = quantity.get("kind")
             rows.append(row)
         return polars.DataFrame(rows, infer_schema_length=None)
@@ -140,7 +144,9 @@ def compare(
         card.to_html(Path(out) / "index.html")
         card.to_markdown(Path(out) / "report.md")
     if all(row["status"] == "failed" for row in comparison.rows):
-        raise FitError("no family could be fitted", why="; ".join(f"{r['family']}: {r['reason']}" for r in comparison.rows))
+        raise FitError(
+            "no family could be fitted", why="; ".join(f"{r['family']}: {r['reason']}" for r in comparison.rows)
+        )
     return card
 
 
@@ -156,7 +162,9 @@ def _chosen(
         chosen = {}
         for family in FAMILIES.values():
             if family.most_columns is not None and dim > family.most_columns:
-                notes.append(f"{family.name} was left out: it takes {family.most_columns} encoded columns, here are {dim}")
+                notes.append(
+                    f"{family.name} was left out: it takes {family.most_columns} encoded columns, here are {dim}"
+                )
             elif family.in_compare:
                 chosen[family.name] = (family, None)
     few = prepared.few_rows

@@ -83,7 +83,8 @@ class Fitted:
         values = open_rows(rows, self.schema).values
         model = self.model
         pieces = [
-            row_log_prob(model, self.codec.encode(values[start : start + CHUNK])) for start in range(0, len(values), CHUNK)
+            row_log_prob(model, self.codec.encode(values[start : start + CHUNK]))
+            for start in range(0, len(values), CHUNK)
         ]
         return np.concatenate(pieces) if pieces else np.zeros(0)
 
@@ -100,8 +101,12 @@ class Fitted:
         Raises UsageError where a column is discrete or capped: a probability has no gradient in its value.
         """
         if self.codec.dequantises:
-            discrete = [c.name for c in self.schema.modelled if c.discrete or c.low_cap is not None or c.high_cap is not None]
-            raise UsageError("log p has no gradient in discrete columns", ", ".join(discrete), do="--continuous all, if right")
+            discrete = [
+                c.name for c in self.schema.modelled if c.discrete or c.low_cap is not None or c.high_cap is not None
+            ]
+            raise UsageError(
+                "log p has no gradient in discrete columns", ", ".join(discrete), do="--continuous all, if right"
+            )
         values = open_rows(rows, self.schema).values
         slope, bend = self.codec.slopes(values)
         inner = point_score(self.model, self.codec.encode(values).flat).reshape(values.shape)
@@ -156,7 +161,9 @@ def fit(
     opened = open_table(table)
     prepared = prepare(opened, seed, None if test is None else open_rows(test, opened.schema))
     if prepared.few_rows and not (entry.baseline or force):
-        raise DataError(prepared.few_rows, why=f"{entry.name} is not fitted to so few", do="--force fits it all the same")
+        raise DataError(
+            prepared.few_rows, why=f"{entry.name} is not fitted to so few", do="--force fits it all the same"
+        )
     talk.family_begins(family, 1, 1)
     fitted, outcome, timing = fit_prepared(
         prepared, entry, variant, chosen, seed=seed, effort=effort, budget=budget, steps=steps, talk=talk
@@ -200,7 +207,9 @@ def fit_prepared(
         raise UsageError(f"steps is {steps}; expected a whole number from 1")
     dim = prepared.codec.dim
     if entry.most_columns is not None and dim > entry.most_columns:
-        raise DataError(f"{entry.name} takes at most {entry.most_columns} encoded columns; here are {dim}", do="--drop some")
+        raise DataError(
+            f"{entry.name} takes at most {entry.most_columns} encoded columns; here are {dim}", do="--drop some"
+        )
     recipe = entry.recipe(variant, options, effort)
     fitting = Fitting(
         prepared.train, prepared.select, prepared.codec, seed, parse_budget(budget), steps, partial(_pulse, talk)
@@ -236,5 +245,3 @@ def reproduction(command: str, seed: int, steps_command: str | None = None) -> d
     versions = {name: version(name) for name in names}
     versions["python"] = platform.python_version()
     return {"command": command, "seed": seed, "versions": versions, "steps_command": steps_command}
-
-

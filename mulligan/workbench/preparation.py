@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.data.codec import Encoded, Codec, fit_codec
+from mulligan.data.codec import Codec, Encoded, fit_codec
 from mulligan.data.splits import Split, make_split, row_clusters, split_with_test
 from mulligan.data.table import Schema, Table
 from mulligan.errors import DataError, SetupError
@@ -80,7 +80,8 @@ def prepare(table: Table, seed: int, test: Table | None = None) -> Prepared:
     encoded_train = codec.encode(train.values, draws, salt=1 + seed)
     encoded_select = codec.encode(select.values, _draws(len(select)))
     if not np.isfinite(encoded_train.points).all() or not np.isfinite(encoded_select.points).all():
-        raise DataError("a column leaves the finite numbers when standardised", table.source.name, do="rescale or drop it")
+        what = "a column leaves the finite numbers when standardised"
+        raise DataError(what, table.source.name, do="rescale or drop it")
     return Prepared(table, split, codec, encoded_train, encoded_select, tuple(notes), test_table)
 
 
@@ -121,7 +122,8 @@ def _check_memory(rows: int, draws: int, dim: int) -> None:
         return  # not every system says
     if needed > free:
         fits = int(rows * free / needed * 0.9)
-        raise SetupError(f"{needed / 2**30:.0f} GiB needed, {free / 2**30:.0f} free", f"{rows:,} rows", do=f"--rows {fits}")
+        what = f"{needed / 2**30:.0f} GiB needed, {free / 2**30:.0f} free"
+        raise SetupError(what, f"{rows:,} rows", do=f"--rows {fits}")
 
 
 def _automatic_transforms(table: Table, split: Split) -> tuple[Schema, list[str]]:

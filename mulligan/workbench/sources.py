@@ -93,5 +93,6 @@ def read(source: Any, *, data_seed: int = 0, **options: Any) -> Table:
     known = {field.name for field in fields(ReadOptions)}
     for name in options:
         if name not in known:
-            raise UsageError(f"read has no option '{name}'{near(name, known)}", do=f"options: {', '.join(sorted(known))}")
+            listed = ", ".join(sorted(known))
+            raise UsageError(f"read has no option '{name}'{near(name, known)}", do=f"options: {listed}")
     return open_table(source, ReadOptions(**options), data_seed=data_seed)

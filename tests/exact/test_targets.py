@@ -245,7 +245,7 @@ def test_checkerboard_is_uniform_on_half_of_the_square():
 def test_score_is_the_slope_of_log_prob(x64, name):
     model, step = law(name), 1e-6
     x = np.concatenate([draw_rows(name, 16, data_seed=3), np.zeros((1, 2))])
-    score = np.asarray(eqx.filter_jit(jax.vmap(score_of(model).score))(jnp.asarray(x)))
+    score = np.asarray(eqx.filter_jit(lambda y: jax.vmap(score_of(model).score)(y))(jnp.asarray(x)))
     assert np.isfinite(score).all()
     log_p = lambda offset: log_prob_float64(model, x[:-1] + step * offset)  # noqa: E731
     slope = [(log_p(e) - log_p(-e)) / (2 * step) for e in np.eye(2)]
@@ -257,14 +257,15 @@ def test_contract_of_a_law(name):
     model = law(name)
     assert capabilities(model) == ("Sampler", "Density") and isinstance(model, Sampler) and isinstance(model, Density)
     with jax.numpy_dtype_promotion("strict"):
-        x = eqx.filter_jit(model.sample)(jax.random.key(1))
-        value = eqx.filter_jit(model.log_prob)(x)
+        sample, log_prob = eqx.filter_jit(model.sample), eqx.filter_jit(model.log_prob)
+        x = sample(jax.random.key(1))
+        value = log_prob(x)
     assert x.shape == (model.dim,) and value.shape == () and x.dtype == value.dtype == jnp.float32
-    assert float(value) == pytest.approx(float(model.log_prob(x)), rel=1e-4, abs=1e-4)
+    assert float(value) == pytest.approx(log_prob_float64(model, np.asarray(x)[None])[0], rel=1e-4, abs=1e-4)
     assert np.isfinite(value)
     for j in range(model.dim):
-        assert np.isnan(model.log_prob(x.at[j].set(jnp.nan)))
-    np.testing.assert_array_equal(x, eqx.filter_jit(model.sample)(jax.random.key(1)))
+        assert np.isnan(log_prob(x.at[j].set(jnp.nan)))
+    np.testing.assert_array_equal(x, sample(jax.random.key(1)))
 
 
 @pytest.mark.parametrize(
@@ -480,7 +481,7 @@ def test_names_are_those_of_the_catalog():
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(UsageError, match="DO: .*moons"):
+    with pytest.raises(UsageError, match=r"DO: .*moons"):
         law("moon")
     with pytest.raises(UsageError, match="at least one row"):
         draw_table("moons", rows=0)

@@ -1,0 +1,59 @@
+# Everything works from a machine with Python >= 3.11 and make. `make demo` is the first thing to try.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Two test processes: each has its own JAX, and more only wait for the same cores.
+WORKERS ?= 2
+
+.PHONY: demo test test-slow lint format bench calibration benchmarks docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/mulligan compare penguins --effort quick --seed 7 -o demo-report --overwrite
+
+test: $(VENV)/.tested
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-slow: $(VENV)/.tested
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.linted
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.linted
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Side by side with peers, in one run, as ratios; writes benchmarks/results/.
+bench: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.peers
+
+# Do the stated 95 % intervals hold the truth 95 % of the time?
+calibration: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.calibration
+
+# Published protocols and the records that later families must beat (reads ../shared/data).
+benchmarks: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.tables
+	$(BIN)/python -m benchmarks.laws
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mulligan needs Python 3.11 or newer; try: make demo PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(PIP) -e '.[test]'
+	touch $@
+
+$(VENV)/.linted: $(VENV)/.installed
+	$(PIP) -e '.[lint]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-report .pytest_cache .mypy_cache .ruff_cache
