@@ -28,7 +28,7 @@ format: $(VENV)/.linted
 
 # Side by side with peers, in one run, as ratios; writes benchmarks/results/.
 bench: $(VENV)/.tested
-	$(BIN)/python -m benchmarks.peers
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks.peers
 
 # Do the stated 95 % intervals hold the truth 95 % of the time?
 calibration: $(VENV)/.tested

@@ -127,7 +127,7 @@ def run(
             state, done, healthy, infos, bad = jax.block_until_ready(outcome)
             taken, healthy = int(done) - step, bool(healthy)
             step += taken
-            pieces.append({name: np.asarray(leaf[:taken]) for name, leaf in _named(infos)})
+            pieces.append({name: np.array(np.asarray(leaf)[:taken]) for name, leaf in _named(infos)})
             if not healthy:
                 stopped = f"non-finite {_first_bad(bad)} at step {step + 1}; the state after step {step} is kept"
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 from mulligan.cli.flags import Common, Output, Overwrite, Reading, Training, as_typed, listed, takes_flags
 from mulligan.cli.output import check_folder, colorful, say, say_json, stdout_width, tell
 from mulligan.cli.tables import SourceArgument, announce, open_source, open_test, short_name
+from mulligan.errors import UsageError
 
 HELP = """\
 Writes DIR/report.json after each family, then DIR/index.html and DIR/report.md. DIR is NAME-report unless -o says
@@ -20,7 +22,7 @@ otherwise. All families see the same split and scaling, choose settings on the s
 once."""
 Families = Annotated[
     list[str] | None,
-    typer.Option("--families", metavar="A,B:VARIANT", help="Only these, and the baselines (mulligan families)."),
+    typer.Option("--families", metavar="A,B:VARIANT", help="Only these (mulligan families lists all)."),
 ]
 Seeds = Annotated[
     int, typer.Option("--seeds", metavar="K", min=1, help="Trainings of each family, varying its seed only.")
@@ -52,9 +54,12 @@ def verb(
         table = open_source(source, reading, training.seed, training.data_seed)
         test = open_test(training.test, table, reading, training)
         announce(table, talk)
+        limit = f"at most {training.budget} of training each" if training.budget else f"effort {training.effort}"
+        talk.note(f"equal terms: one split, one scaling, {limit}, settings chosen on select, test read once")
         use_cache()
         from mulligan.workbench.comparison import compare
 
+        began = time.time()
         try:
             scorecard = compare(
                 table,
@@ -71,7 +76,7 @@ def verb(
                 command=common.command,
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_kept(folder)) from None
+            raise KeyboardInterrupt(_kept(folder, began)) from None
     flags = as_typed(training, reading, leave_out=("budget", "settings"))
     return _finish(scorecard, folder, _next(scorecard.report, source, flags), common)
 
@@ -80,10 +85,14 @@ def checked_families(names: list[str] | None) -> list[str] | None:
     """The names as they came, each of them known; UsageError names the first that is not."""
     from mulligan.catalog import find_family
 
+    if names is None:
+        return None
     chosen = list(listed(names))
     for name in chosen:
         find_family(name)
-    return chosen or None
+    if not chosen:
+        raise UsageError("--families names none", do="leave it out for all, or --families A,B")
+    return chosen
 
 
 def parsed_settings(texts: list[str] | None) -> dict[str, dict[str, str]] | None:
@@ -107,7 +116,7 @@ def _finish(scorecard: Any, folder: Path, next_command: str, common: Common) -> 
         say(*scorecard_lines(report, width, colorful(sys.stdout)), *reading_lines(report, min(width, 120)))
     tell(f"report   {folder / 'index.html'}   (open it from disk; no server needed)", quiet=common.quiet)
     if scorecard.interrupted:
-        raise KeyboardInterrupt(_kept(folder))
+        raise KeyboardInterrupt(f"stopped; the families that were done are in {folder}")
     tell(f"Next:  {next_command}", quiet=common.quiet)
     return 0
 
@@ -128,7 +137,15 @@ def _is_report(folder: Path) -> bool:
     return isinstance(report, dict) and "format" in report and "families" in report
 
 
-def _kept(folder: Path) -> str:
-    if (folder / "report.json").exists():
-        return f"stopped; the families that were done are in {folder}"
-    return "stopped before the first family was done; nothing was written"
+def _kept(folder: Path, began: float) -> str:
+    """What a Ctrl-C between two runs left; the page is made from the report of the families that were done."""
+    from mulligan.report.html import write_html
+    from mulligan.report.writing import to_markdown, write_whole
+
+    file = folder / "report.json"
+    if not file.exists() or file.stat().st_mtime < began:
+        return "stopped before the first family was done; nothing was written"
+    report = json.loads(file.read_text(encoding="utf-8"))
+    write_html(report, {}, folder / "index.html")  # an older page would contradict the report beside it
+    write_whole(to_markdown(report), folder / "report.md")
+    return f"stopped; the families that were done are in {folder}"

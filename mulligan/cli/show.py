@@ -90,13 +90,18 @@ def _quality(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _parameters(table: dict[str, Any] | None, most: int = 20) -> list[str]:
-    """The fitted parameters where a person can read them; --json has all of a long table."""
+    """The fitted parameters where a person can read them; what does not fit is counted, and --json has all."""
     if not table:
         return []
     rows = [[_cell(cell) for cell in row] for row in table["rows"][:most]]
-    left = len(table["rows"]) - most
-    more = [f"and {left} more rows (--json has all)"] if left > 0 else []
-    return ["", *aligned(table["columns"], rows, stdout_width()), *more]
+    columns, width = len(table["columns"]), stdout_width()
+    lines = aligned(table["columns"], rows, width)
+    while columns > 1 and max(map(len, lines)) > width:
+        columns -= 1
+        lines = aligned(table["columns"][:columns], [row[:columns] for row in rows], width)
+    left = [(len(table["rows"]) - len(rows), "rows"), (len(table["columns"]) - columns, "columns")]
+    more = [f"{number} more {what}" for number, what in left if number > 0]
+    return ["", *lines, *([f"and {', '.join(more)} (--json has all)"] if more else [])]
 
 
 def _cell(cell: Any) -> str:

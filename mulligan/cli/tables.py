@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mulligan.cli.flags import FileFlags, Reading, Training
+from mulligan.cli.flags import Reading, Training
 
 if TYPE_CHECKING:
     from mulligan.data.table import Table
@@ -43,13 +43,6 @@ def open_test(source: str | None, table: Table, reading: Reading, training: Trai
     from mulligan.workbench.sources import open_rows
 
     return open_rows(source, table.schema, reading.options(training.seed), data_seed=training.data_seed)
-
-
-def open_rows_of(source: str, fitted: Any, reading: FileFlags, data_seed: int) -> Table:
-    """Rows to score, under the schema of a fitted model."""
-    from mulligan.workbench.sources import open_rows
-
-    return open_rows(source, fitted.schema, reading.options(), data_seed=data_seed)
 
 
 def announce(table: Table, talk: Any) -> None:

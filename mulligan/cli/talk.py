@@ -96,11 +96,11 @@ class LiveTalk(QuietTalk):
 
     def note(self, text: str) -> None:
         """A lasting line above the moving one."""
-        self.console.print(one_line(text), markup=False, soft_wrap=True)
+        self.console.print(one_line(text), markup=False)
 
     def warn(self, text: str) -> None:
         """A lasting line, in yellow where colour is welcome."""
-        self.console.print(f"mulligan: warning: {one_line(text)}", style="yellow", markup=False, soft_wrap=True)
+        self.console.print(f"mulligan: warning: {one_line(text)}", style="yellow", markup=False)
 
     def family_begins(self, label: str, index: int, of: int) -> None:
         """The moving line, as yet without steps."""

@@ -79,11 +79,11 @@ class Codec:
         """Whether any column has a probability or a cap, so that log p of a row is a lower bound."""
         return any(_has_cells(column) for column in self.schema.modelled)
 
-    def encode(self, values: np.ndarray, draws: int | None = None, salt: int = 0) -> Encoded:
+    def encode(self, values: np.ndarray, draws: int | None = None, salt: int | np.ndarray = 0) -> Encoded:
         """Points (n, m, d) and log-Jacobians (n, m) of rows (n, columns).
 
         m is ``draws`` (16 unless told) where anything is dequantised, else 1. The draws depend on the row's values and
-        on ``salt`` only.
+        on ``salt`` only, which is one integer or one a row (n,): training gives equal rows different draws.
         """
         values = np.asarray(values, np.float64)
         m = (draws or SCORING_DRAWS) if self.dequantises else 1
@@ -205,56 +205,42 @@ def _encode_number(
 
 def _cells(column: Column, part: Part, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper edge of each value's cell; both the value itself where it has none."""
-    half = (column.step or 0.0) / 2
-    low, high = values - half, values + half
-    for atom in column.atoms:
-        below, above = _grid_neighbours(column, atom)
-        high = np.where(values == below, (below + atom) / 2, high)
-        low = np.where(values == above, (atom + above) / 2, low)
-        low = np.where(values == atom, (below + atom) / 2, low)
-        high = np.where(values == atom, (atom + above) / 2, high)
+    below, above = _neighbours(column, values)
+    low, high = (below + values) / 2, (values + above) / 2
     if column.high_cap is not None:
-        capped = values == column.high_cap
-        high = np.where(capped, low + part.high_width, high)
+        high = np.where(values == column.high_cap, low + part.high_width, high)
     if column.low_cap is not None:
-        capped = values == column.low_cap
-        low = np.where(capped, high - part.low_width, low)
+        low = np.where(values == column.low_cap, high - part.low_width, low)
     return low, high
 
 
-def _grid_neighbours(column: Column, value: float) -> tuple[float, float]:
-    step = column.step or 0.0
-    if not step:
-        return value, value
-    k = np.floor((value - column.offset) / step + 1e-9)
-    return column.offset + k * step, column.offset + (k + 1) * step
+def _neighbours(column: Column, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The next allowed values below and above, on the grid or atoms; both the value itself where there is no grid."""
+    if not column.step:
+        return values, values
+    atoms = np.array([-np.inf, *sorted(column.atoms), np.inf])
+    place = (values - column.offset) / column.step
+    is_atom = np.isin(values, column.atoms)
+    below = column.offset + np.where(is_atom, np.floor(place), np.rint(place) - 1) * column.step
+    above = column.offset + np.where(is_atom, np.ceil(place), np.rint(place) + 1) * column.step
+    below = np.maximum(below, atoms[np.searchsorted(atoms, values, "left") - 1])
+    return below, np.minimum(above, atoms[np.searchsorted(atoms, values, "right")])
 
 
 def _snap(column: Column, raw: np.ndarray) -> np.ndarray:
-    """The value whose cell holds ``raw``."""
+    """The value whose cell holds ``raw``: the nearest one, or the cap."""
     if not _has_cells(column):
         return raw
     values = raw
     if column.step:
         values = _tidy(column, column.offset + np.rint((raw - column.offset) / column.step) * column.step)
     for atom in column.atoms:
-        below, above = _grid_neighbours(column, atom)
-        values = np.where((raw >= (below + atom) / 2) & (raw < (atom + above) / 2), atom, values)
-    for cap, beyond in ((column.high_cap, np.greater_equal), (column.low_cap, np.less)):
+        values = np.where(np.abs(raw - atom) < np.abs(raw - values), atom, values)
+    for cap, side, beyond in ((column.high_cap, 0, np.greater_equal), (column.low_cap, 1, np.less)):
         if cap is not None:
-            values = np.where(beyond(raw, _cap_edge(column, cap)), cap, values)
+            edge = (cap + _neighbours(column, np.array([cap]))[side][0]) / 2
+            values = np.where(beyond(raw, edge), cap, values)
     return values
-
-
-def _cap_edge(column: Column, cap: float) -> float:
-    """Where a cap's cell begins: half-way to the nearest value on its open side."""
-    if not column.step:
-        return cap
-    high = cap == column.high_cap
-    if cap in column.atoms:
-        below, above = _grid_neighbours(column, cap)
-        return (below + cap) / 2 if high else (cap + above) / 2
-    return cap - column.step / 2 if high else cap + column.step / 2
 
 
 def _tidy(column: Column, values: np.ndarray) -> np.ndarray:
@@ -325,10 +311,11 @@ def _decode_levels(part: Part, y: np.ndarray) -> np.ndarray:
 # --- draws -------------------------------------------------------------------------------------------------------------
 
 
-def _row_uniforms(values: np.ndarray, m: int, d: int, salt: int) -> np.ndarray:
+def _row_uniforms(values: np.ndarray, m: int, d: int, salt: int | np.ndarray) -> np.ndarray:
     """(n, m, d) numbers in (0, 1): frac(shift + k·α), the shift hashed from the row, α by the generalised golden ratio."""
     bits = np.ascontiguousarray(values + 0.0).view(np.uint64)
-    state = np.full(len(values), np.uint64(salt % 2**63) ^ np.uint64(0x9E3779B97F4A7C15))
+    salts = np.broadcast_to(np.asarray(salt).astype(np.uint64), len(values))
+    state = salts ^ np.uint64(0x9E3779B97F4A7C15)
     for column in bits.T:
         state = _mix(state ^ column)
     coordinates = np.arange(1, d + 1, dtype=np.uint64) * np.uint64(0xBF58476D1CE4E5B9)

@@ -45,7 +45,7 @@ def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] |
         model = FactorModel(jnp.asarray(mean, jnp.float32), state.loadings, state.noise)
         score = fitting.select_score(model)
         choices.append({"option": f"factors={count}", "select": score, "bic": None})
-        fitting.pulse(f"factors {count}", index + 1, len(counts), {"select": score})
+        fitting.pulse(f"factor q={count}", index + 1, len(counts), {"select": score})
         if best is None or score > best[0]:
             best = (score, model, count, finished)
     if best is None:

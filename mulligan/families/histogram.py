@@ -40,7 +40,7 @@ def fit(fitting: Fitting, bins: tuple[int, ...], pseudo_counts: tuple[float, ...
             choices.append({"option": option, "select": score, "bic": None})
             if best is None or score > best[0]:
                 best = (score, model, f"histogram ({count} cells a column, pseudo-count {pseudo:g})")
-        fitting.pulse(f"bins {count}", count, max(bins), {"select": score})
+        fitting.pulse(f"histogram {count} bins", count, max(bins), {"select": score})
     _, model, label = best  # type: ignore[misc] # at least one number of bins is always tried
     return Outcome(model, label, parameters=int(np.prod(model.counts.shape)) - 1, choices=choices)
 

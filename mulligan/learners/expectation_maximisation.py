@@ -64,24 +64,25 @@ class MixtureEM(Kernel):
         return None
 
     def move(self, state: MixtureState, noise: None, input: None) -> tuple[MixtureState, LikelihoodInfo]:
-        log_likelihood, counts, first, second = self._expect(state)
+        inverses = _inverse_cholesky(state.choleskys)
+        log_likelihood, counts, first, second = self._expect(state, inverses)
         safe = jnp.maximum(counts, 1e-10)  # rows weigh 1 in all, so this is far below one row's share
         shift = first / safe[:, None]
         spread = second / safe[:, None, None] - shift[:, :, None] * shift[:, None, :]
         factors = state.choleskys
         means = state.means + jnp.einsum("kij,kj->ki", factors, shift)
-        covariances = jnp.einsum("kij,kjl,kml->kim", factors, spread, factors)
-        covariances = _constrained(covariances, counts, self.shape)
-        covariances = covariances + self.regularisation * jnp.eye(means.shape[1], dtype=means.dtype)
+        # As the state is inside its family, so is L_k C L_kᵀ for every constrained C: the factor of the product is the
+        # product of the factors, and only a matrix close to the identity is ever factorised.
+        ridge = self.regularisation * inverses @ jnp.swapaxes(inverses, 1, 2)
+        inner = _rounded_cholesky(_constrained(spread, counts, self.shape) + ridge)
         alive = (counts > 1e-9)[:, None]
         means = jnp.where(alive, means, state.means)
-        choleskys = jnp.where(alive[..., None], jnp.linalg.cholesky(covariances), factors)
+        choleskys = jnp.where(alive[..., None], factors @ inner, factors)
         return MixtureState(counts / jnp.sum(counts), means, choleskys), LikelihoodInfo(log_likelihood)
 
-    def _expect(self, state: MixtureState) -> tuple[Array, Array, Array, Array]:
+    def _expect(self, state: MixtureState, inverses: Array) -> tuple[Array, Array, Array, Array]:
         """Log-likelihood, and Σ w r, Σ w r y, Σ w r y yᵀ for every part."""
         k, d = state.means.shape
-        inverses = _inverse_cholesky(state.choleskys)
         tall = inverses.reshape(k * d, d)
         offset = jnp.einsum("kij,kj->ki", inverses, state.means).reshape(k * d, 1)
         log_norm = _log_norm(state)
@@ -139,17 +140,26 @@ def _constrained(covariances: Array, counts: Array, shape: Array) -> Array:
     return jnp.stack([covariances, tied, diagonal, spherical])[shape]
 
 
+def _rounded_cholesky(matrices: Array) -> Array:
+    """Cholesky factors, with rounding's own share of the mean variance on the diagonal.
+
+    A part that has shrunk onto fewer rows than columns is singular beyond what float32 can tell apart from negative.
+    """
+    d = matrices.shape[-1]
+    rounding = 10 * jnp.finfo(matrices.dtype).eps * jnp.trace(matrices, axis1=1, axis2=2) / d
+    return jnp.linalg.cholesky(matrices + rounding[:, None, None] * jnp.eye(d, dtype=matrices.dtype))
+
+
 def _inverse_cholesky(choleskys: Array) -> Array:
     eye = jnp.eye(choleskys.shape[-1], dtype=choleskys.dtype)
     return jax.vmap(lambda factor: jax.scipy.linalg.solve_triangular(factor, eye, lower=True))(choleskys)
 
 
 def _log_norm(state: MixtureState) -> Array:
-    """log π_k − log det L_k − (d/2) log 2π; a part without weight is pushed out of reach, not to −inf."""
+    """log π_k − log det L_k − (d/2) log 2π; −inf for a part without weight, or an outlier would bring it to life."""
     d = state.means.shape[1]
     half_log_det = jnp.sum(jnp.log(jnp.diagonal(state.choleskys, axis1=1, axis2=2)), axis=1)
-    log_weights = jnp.log(jnp.maximum(state.weights, jnp.finfo(state.weights.dtype).tiny))
-    return log_weights - half_log_det - 0.5 * d * jnp.log(2 * jnp.pi).astype(state.means.dtype)
+    return jnp.log(state.weights) - half_log_det - 0.5 * d * jnp.log(2 * jnp.pi).astype(state.means.dtype)
 
 
 class FactorState(NamedTuple):

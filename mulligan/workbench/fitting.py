@@ -140,10 +140,12 @@ def fit(
     force: bool = False,
     talk: Talk | None = None,
     command: str | None = None,
+    **named: Any,
 ) -> Fitted:
     """Fit one family to a table (a path, a name, a DataFrame, an array, a Table).
 
-    ``family`` may carry a variant ("factor:ppca"); ``options`` are those of the catalog; ``effort`` fixes sizes and the
+    ``family`` may carry a variant ("factor:ppca"); options of the catalog come by name (``parts=8``) or in ``options``;
+    ``effort`` fixes sizes and the
     greatest number of steps, ``budget`` ("60s") can only shorten, ``steps`` caps the steps over the whole search.
     Raises UsageError, DataError or FitError with the corrected call.
 
@@ -157,7 +159,7 @@ def fit(
 
     talk = talk or Talk()
     entry, variant = find_family(family)
-    chosen = entry.parse_options(options or {})
+    chosen = entry.parse_options({**(options or {}), **named})
     opened = open_table(table)
     prepared = prepare(opened, seed, None if test is None else open_rows(test, opened.schema))
     if prepared.few_rows and not (entry.baseline or force):

@@ -77,7 +77,8 @@ def prepare(table: Table, seed: int, test: Table | None = None) -> Prepared:
     codec = fit_codec(train)
     draws = _draws(len(train))
     _check_memory(len(table), draws if codec.dequantises else 1, codec.dim)
-    encoded_train = codec.encode(train.values, draws, salt=1 + seed)
+    # Equal training rows get different draws: a table of few distinct rows would else be few distinct points.
+    encoded_train = codec.encode(train.values, draws, salt=1 + seed + (np.arange(len(train)) << 32))
     encoded_select = codec.encode(select.values, _draws(len(select)))
     if not np.isfinite(encoded_train.points).all() or not np.isfinite(encoded_select.points).all():
         what = "a column leaves the finite numbers when standardised"

@@ -1,0 +1,390 @@
+"""Are the intervals of this library true? Fit tables from laws known exactly, and count how often they hold the truth.
+
+Each split is an independent table with a split of its own; three families are fitted to it through the workbench, and at
+most five of the quantities that a scorecard would show are compared with their truth:
+
+  log p         mean test log p of a family                   truth: E log p_model over the law
+  difference    paired, to the family that is best on select  truth: difference of the two
+  truth gap     on 800 fresh draws                            truth: -H(law) - E log p_model
+  hole share    share of model samples in one disc            truth: the model's mass in the disc, by quadrature
+  AUC           test rows against draws from the law itself   truth: 1/2 for any classifier
+  bound         low end of a dequantised log P                truth: E log P_model(row), one-sided
+  bound's mean  the same end                                  truth: E of the bound itself, one-sided (sharper)
+
+Run: python -m benchmarks.calibration [--splits N] [-o results/calibration.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+
+from mulligan.catalog import FAMILIES
+from mulligan.data.table import Column, Schema, Source, Table
+from mulligan.measures.calibration import Coverage
+from mulligan.measures.distances import two_sample_auc
+from mulligan.measures.likelihood import row_log_prob
+from mulligan.quantity import Quantity, paired_difference, proportion
+from mulligan.targets.discrete import Enumerated, states
+from mulligan.targets.gaussian import Gaussian
+from mulligan.targets.known import gauss_legendre, log_prob_float64
+from mulligan.targets.named import draw_rows, draw_table, law
+from mulligan.workbench import assessment
+from mulligan.workbench.fitting import Fitted, fit_prepared
+from mulligan.workbench.preparation import Prepared, prepare
+from mulligan.workbench.sources import open_table
+from mulligan.workbench.talk import Talk
+
+TRUTH_ROWS = 200_000  # 250 times the rows of the largest sample judged: the truth's error is < 1/15 of the stated one
+TRUTH_SEED, GAP_SEED, AUC_SEED = 900_000_001, 300_000_000, 600_000_000
+GAP_ROWS, SAMPLES = 800, 1000
+OPTIONS: dict[str, dict[str, str]] = {
+    "gaussian": {},
+    "mixture": {"parts": "8", "covariance": "full", "restarts": "1"},
+    "factor": {"factors": "1"},
+    "kde": {"bandwidth": "0.15", "kernel": "spherical"},
+    "histogram": {"bins": "12", "pseudo_count": "0.1"},
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One law with the number of rows, the families in turn, and how its rows are treated before they come in."""
+
+    name: str
+    law: str | None
+    rows: int
+    families: tuple[str, ...]
+    step: float | None = None  # rows rounded to this grid: a bound for every family
+    copies: int = 1  # each row so often: the errors must go over clusters
+
+
+PLANE = ("gaussian", "mixture", "kde", "histogram")
+SETTINGS = (
+    Setting("eight-gaussians", "eight-gaussians", 2000, PLANE),
+    Setting("moons", "moons", 1000, PLANE),
+    Setting("banana", "banana", 400, PLANE),
+    Setting("rings", "rings", 1000, PLANE),
+    Setting("gaussian in 5-D", None, 500, ("gaussian", "mixture", "factor", "kde")),
+    Setting("ising-3x3", "ising-3x3", 1000, ("gaussian", "mixture", "factor")),
+    Setting("moons, rounded to 0.2", "moons", 1000, ("gaussian", "mixture", "histogram"), step=0.2),
+    Setting("banana, each row 3 times", "banana", 1200, PLANE, copies=3),
+)
+
+
+class Claim(NamedTuple):
+    """A stated quantity with its truth; ``truth_error`` is in units of the stated standard error."""
+
+    setting: str
+    family: str
+    what: str
+    split: int
+    quantity: Quantity
+    truth: float
+    truth_error: float
+
+
+class Fresh(NamedTuple):
+    """The law as weighted rows: ``values`` (n, d), ``weights`` (n,) or None for 1/n each (exact for an enumerated law).
+
+    ``log_prob`` is the law's own, of which the mean −``entropy`` is known exactly: a control variate. ``size`` is the
+    number of draws, 0 where the weights are exact.
+    """
+
+    values: np.ndarray
+    weights: np.ndarray | None
+    log_prob: np.ndarray | None
+    entropy: float | None
+    size: int
+
+    def mean(self, rows: np.ndarray) -> tuple[float, float]:
+        """E of a function of the row over the law, and the error of this computation."""
+        if self.weights is not None:
+            value = float(self.weights @ rows)
+            error = np.sqrt(self.weights @ (rows - value) ** 2 / self.size) if self.size else 0.0
+            return value, float(error)
+        assert self.log_prob is not None and self.entropy is not None
+        control = self.log_prob + self.entropy
+        slope = float(np.cov(rows, control)[0, 1] / control.var())
+        rest = rows - slope * control
+        return float(rest.mean()), float(rest.std() / np.sqrt(self.size))
+
+
+# --- laws --------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def five_gaussian() -> Gaussian:
+    """A correlated normal law in five columns of unequal scale."""
+    root = np.random.default_rng(5).normal(size=(5, 5)) + np.eye(5)
+    return Gaussian.from_covariance(np.arange(5.0), root @ root.T)
+
+
+def rows_of(setting: Setting, rows: int, seed: int) -> np.ndarray:
+    """Independent draws (rows, d) as the setting's table would show them."""
+    if setting.law is None:
+        normal = np.random.default_rng(seed).normal(size=(rows, 5))
+        return np.asarray(five_gaussian().mean) + normal @ np.asarray(five_gaussian().cholesky, np.float64).T
+    values = draw_rows(setting.law, rows, seed)
+    return values if setting.step is None else np.round(np.rint(values / setting.step) * setting.step, 6)
+
+
+def table_of(setting: Setting, seed: int) -> Table:
+    """A table of ``setting.rows`` rows, as a user would bring it."""
+    if setting.law is not None and setting.step is None and setting.copies == 1:
+        return draw_table(setting.law, setting.rows, seed)
+    values = np.repeat(rows_of(setting, setting.rows // setting.copies, seed), setting.copies, axis=0)
+    if setting.law is not None:
+        return open_table(values)
+    columns = tuple(Column(f"x{j + 1}", "continuous") for j in range(values.shape[1]))
+    return Table(Schema(columns), values, Source(setting.name), treated_as_iid=True)
+
+
+@lru_cache(maxsize=2)
+def fresh_of(setting: Setting) -> Fresh:
+    """The law itself, as well as it can be had."""
+    known = five_gaussian() if setting.law is None else law(setting.law)
+    if isinstance(known, Enumerated):
+        every = states(0, known.levels**known.dim, known.levels, known.dim).astype(np.float64)
+        weights = np.exp(log_prob_float64(known, every))
+        return Fresh(every, weights / weights.sum(), None, None, 0)
+    values = rows_of(setting, TRUTH_ROWS, TRUTH_SEED)
+    if setting.step is not None:
+        values, counts = np.unique(values, axis=0, return_counts=True)
+        return Fresh(values, counts / TRUTH_ROWS, None, None, TRUTH_ROWS)
+    entropy = known.entropy().value
+    return Fresh(values, None, log_prob_float64(known, values), entropy, TRUTH_ROWS)
+
+
+# --- one split ---------------------------------------------------------------------------------------------------------
+
+
+def log_prob_rows(fitted: Fitted, values: np.ndarray) -> np.ndarray:
+    """log p as the library states it, of rows that need no inspection."""
+    return fitted.log_prob(Table(fitted.schema, values, Source("fresh")))
+
+
+def true_log_prob_rows(fitted: Fitted, values: np.ndarray) -> np.ndarray:
+    """log P(row) of a dequantised row with so many draws that what they leave out is far below a standard error."""
+    draws = 1024 if fitted.codec.dim > 2 else 256
+    pieces = np.array_split(values, max(1, len(values) * draws // 200_000))
+    return np.concatenate([row_log_prob(fitted.model, fitted.codec.encode(piece, draws)) for piece in pieces])
+
+
+def mass_in_disc(fitted: Fitted, centre: np.ndarray, radius: float) -> float:
+    """∫ p_model over a disc of the plane, by the rule of ``targets.known.disc_shares``."""
+    nodes, weights = gauss_legendre(64, 0.0, radius)
+    angle = 2 * np.pi * np.arange(128) / 128
+    points = centre + nodes[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    log_p = log_prob_rows(fitted, points.reshape(-1, 2)).reshape(64, 128)
+    return float(np.exp(log_p).sum(1) @ (weights * nodes) * 2 * np.pi / 128)
+
+
+def fit_three(setting: Setting, split: int) -> tuple[Prepared, list[Fitted]]:
+    """A fresh table, its split, and three of the setting's families."""
+    prepared = prepare(table_of(setting, split), split)
+    count = len(setting.families)
+    names = [setting.families[(split + offset) % count] for offset in range(3)]
+    fits = []
+    for name in names:
+        entry = FAMILIES[name]
+        options = entry.parse_options(OPTIONS[name])
+        work = partial(
+            fit_prepared, prepared, entry, None, options, seed=split, effort="quick", budget=None, steps=None
+        )
+        fits.append(work(talk=Talk())[0])
+    return prepared, fits
+
+
+def claims_of_split(setting: Setting, split: int) -> list[Claim]:
+    """At most five quantities of one split, with their truths."""
+    prepared, fits = fit_three(setting, split)
+    fresh = fresh_of(setting)
+    test = prepared.read_test("calibration")
+    stated = [log_prob_rows(fitted, fresh.values) for fitted in fits]  # E of these is what the reported means estimate
+    claims: list[Claim] = []
+
+    def add(family: str, what: str, quantity: Quantity, truth: tuple[float, float]) -> None:
+        stderr = quantity.stderr or np.inf
+        claims.append(Claim(setting.name, family, what, split, quantity, truth[0], truth[1] / stderr))
+
+    first, second, third = fits
+    if first.codec.dequantises:
+        add(first.family, "bound", first.evaluate(test), fresh.mean(true_log_prob_rows(first, fresh.values)))
+        add(second.family, "bound's mean", second.evaluate(test), fresh.mean(stated[1]))
+    else:
+        add(first.family, "log p", first.evaluate(test), fresh.mean(stated[0]))
+        holes = law(setting.law).holes if setting.law else None
+        if holes is None:
+            add(second.family, "log p", second.evaluate(test), fresh.mean(stated[1]))
+        elif second.family != "histogram":  # quadrature wants a smooth density
+            centre = holes.centres[split % len(holes.centres)]
+            inside = np.linalg.norm(second.sample(SAMPLES, split).values - centre, axis=1) <= holes.radius
+            truth = mass_in_disc(second, centre, holes.radius), 0.0
+            add(second.family, "hole share", proportion(int(inside.sum()), SAMPLES), truth)
+    best = int(np.argmax([fitted.calibration.mean() for fitted in fits]))
+    other = (best + 1 + split % 2) % 3
+    pair = fits[other].log_prob(test), fits[best].log_prob(test), fits[other].log_prob_kind, fits[best].log_prob_kind
+    difference = paired_difference(*pair, clusters=prepared.test_clusters)
+    add(fits[other].family, "difference", difference, fresh.mean(stated[other] - stated[best]))
+    if prepared.table.source.law is not None:
+        add(third.family, "truth gap", *_truth_gap(setting, third, split, fresh, stated[2]))
+    draws = rows_of(setting, len(test), AUC_SEED + split)
+    auc = two_sample_auc(test.values, draws, prepared.table.schema, split)
+    add("the law", "AUC", auc, (0.5, 0.0))
+    return claims
+
+
+def _truth_gap(
+    setting: Setting, fitted: Fitted, split: int, fresh: Fresh, stated: np.ndarray
+) -> tuple[Quantity, tuple[float, float]]:
+    assert setting.law is not None
+    with patch.object(assessment, "FRESH_SEED", GAP_SEED + split):  # the library's own is one for all: no replication
+        quantity = assessment.truth_gap(fitted, setting.law, GAP_ROWS)
+    known = law(setting.law)
+    if fitted.codec.dequantises:
+        stated = true_log_prob_rows(fitted, fresh.values)
+    own = fresh.log_prob if fresh.log_prob is not None else log_prob_float64(known, fresh.values)
+    return quantity, fresh.mean(own - stated)
+
+
+# --- all splits --------------------------------------------------------------------------------------------------------
+
+
+def claims_of(setting: Setting, splits: Iterable[int]) -> list[Claim]:
+    """All claims of these splits of one setting; runs in a worker."""
+    return [claim for split in splits for claim in claims_of_split(setting, split)]
+
+
+def measure(splits: int, workers: int) -> list[Claim]:
+    """``splits`` splits, shared evenly by the settings; the result does not depend on the number of workers."""
+    jobs = {setting: range(i, splits, len(SETTINGS)) for i, setting in enumerate(SETTINGS)}
+    if workers == 1:
+        return [claim for setting, numbers in jobs.items() for claim in claims_of(setting, numbers)]
+    # spawn, not fork: a forked JAX hangs
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(claims_of, jobs.keys(), jobs.values()))
+    return [claim for claims in found for claim in claims]
+
+
+def coverage_of(claims: list[Claim]) -> Coverage:
+    """The coverage of some of the claims; splits are the clusters."""
+    return Coverage.of([c.quantity for c in claims], [c.truth for c in claims], [c.split for c in claims])
+
+
+def tables(claims: list[Claim]) -> dict[str, list[dict[str, Any]]]:
+    """Coverage overall, by kind, by quantity, by law, by family and by all three; one entry a line of a table."""
+    keys: dict[str, Callable[[Claim], str]] = {
+        "overall": lambda c: "two-sided" if c.quantity.two_sided else "one-sided (bounds)",
+        "kind": lambda c: c.quantity.kind,
+        "quantity": lambda c: c.what,
+        "law": lambda c: f"{c.setting} | {_side(c)}",
+        "family": lambda c: f"{c.family} | {_side(c)}",
+        "law | family | quantity": lambda c: f"{c.setting} | {c.family} | {c.what}",
+    }
+    return {title: [_line(label, group) for label, group in _groups(claims, key)] for title, key in keys.items()}
+
+
+def _side(claim: Claim) -> str:
+    return "two-sided" if claim.quantity.two_sided else "one-sided"
+
+
+def _groups(claims: list[Claim], key: Callable[[Claim], str]) -> Iterable[tuple[str, list[Claim]]]:
+    labels = list(dict.fromkeys(key(claim) for claim in claims))
+    return [(label, [claim for claim in claims if key(claim) == label]) for label in labels]
+
+
+def _line(label: str, claims: list[Claim]) -> dict[str, Any]:
+    hits = [claim.quantity.contains(claim.truth) for claim in claims]
+    found = coverage_of(claims)
+    share = found.two_sided or found.one_sided
+    two = all(claim.quantity.two_sided for claim in claims)
+    return {
+        "label": label,
+        "hits": sum(hits),
+        "of": len(hits),
+        "splits": len({claim.split for claim in claims}),
+        "coverage": None if share is None else share.to_json(),
+        "truth_below": found.below if two else None,
+        "truth_above": found.above if two else None,
+        "holds": found.holds if len(hits) >= 100 else None,
+    }
+
+
+def to_markdown(lines: dict[str, list[dict[str, Any]]], facts: dict[str, Any]) -> str:
+    """The tables as text."""
+    out = [
+        "# Calibration: do the stated 95 % intervals hold the truth?",
+        "",
+        __doc__.split("\n\n", 1)[1].strip(),
+        "",
+        *(f"- {key}: {item}" for key, item in facts.items()),
+        "",
+        "Coverage is followed by its 95 % interval, robust to the dependence within a split. 'holds': that interval meets",
+        "[.93, .97], or reaches .93 where one-sided; blank below 100 intervals. 'truth below / above' counts misses.",
+    ]
+    for title, entries in lines.items():
+        out += ["", f"## By {title}" if title != "overall" else "## Overall", ""]
+        head = "hits | of | splits | coverage | 95 % | truth below / above | holds |"
+        columns = (
+            title
+            if title in ("law | family | quantity",)
+            else f"{title} | form"
+            if "|" in entries[0]["label"]
+            else title
+        )
+        out += [f"| {columns} | {head}", "|" + "---|" * (columns.count("|") + head.count("|") + 1)]
+        out += [_markdown_line(entry) for entry in entries]
+    return "\n".join(out) + "\n"
+
+
+def _markdown_line(entry: dict[str, Any]) -> str:
+    share = entry["coverage"]
+    said = ["", ""] if share is None else [f"{share['value']:.3f}", f"{share['low']:.3f} to {share['high']:.3f}"]
+    misses = "" if entry["truth_below"] is None else f"{entry['truth_below']} / {entry['truth_above']}"
+    holds = {None: "", True: "yes", False: "**no**"}[entry["holds"]]
+    cells = [entry["label"], str(entry["hits"]), str(entry["of"]), str(entry["splits"]), *said, misses, holds]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Coverage of the stated intervals on laws known exactly.")
+    parser.add_argument("--splits", type=int, default=320)
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent / "results" / "calibration.md")
+    given = parser.parse_args()
+    began = time.perf_counter()
+    claims = measure(given.splits, given.workers)
+    facts = {
+        "quantities": len(claims),
+        "splits": len({claim.split for claim in claims}),
+        "largest error of a truth, in stated standard errors": round(max(c.truth_error for c in claims), 3),
+        "seconds": round(time.perf_counter() - began),
+        "workers": given.workers,
+        "command": f"python -m benchmarks.calibration --splits {given.splits}",
+        "python": platform.python_version(),
+    }
+    lines = tables(claims)
+    raw = [{**c._asdict(), "quantity": c.quantity.to_json()} for c in claims]
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(to_markdown(lines, facts), encoding="utf-8")
+    text = json.dumps({"facts": facts, "tables": lines, "claims": raw}, indent=None, allow_nan=False)
+    given.out.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    print(given.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
