@@ -119,7 +119,6 @@ def check_file(path: Path | None, *, overwrite: bool) -> None:
 
 
 def _check_place(path: Path, nearest: Path) -> None:
-    return
     """The nearest existing folder above ``path`` takes new files."""
     from mulligan.cache import why_not_writable
 

@@ -1,1 +1,1 @@
-EXPERIMENTS = ()
+EXPERIMENTS: tuple = ()
