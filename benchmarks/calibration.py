@@ -49,7 +49,7 @@ from mulligan.workbench.sources import open_table
 from mulligan.workbench.talk import Talk
 
 TRUTH_ROWS = 300_000  # where quadrature cannot be had: 1/15 of the stated error and less
-GRID = 300  # points on each axis of the plane
+GRID = 200  # points on each axis of the plane
 TRUTH_SEED, GAP_SEED, AUC_SEED = 900_000_001, 300_000_000, 600_000_000
 GAP_ROWS, SAMPLES = 800, 1000
 OPTIONS: dict[str, dict[str, str]] = {

@@ -1,6 +1,6 @@
 """Gaps to laws known exactly: E[log p_true − log p_model] over 100 000 fresh draws, three seeds. The records to beat.
 
-    python -m benchmarks.laws [--effort standard] [--seeds 3] [-o benchmarks/results/laws.md]
+python -m benchmarks.laws [--effort standard] [--seeds 3] [-o benchmarks/results/laws.md]
 """
 
 from __future__ import annotations

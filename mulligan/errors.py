@@ -22,8 +22,8 @@ class MulliganError(Exception):
     def __init__(self, what: str, where: str = "", why: str = "", do: str = ""):
         self.what, self.where, self.why, self.do = what, where, why, do
         head = f"{what} ({where})" if where else what
-        sentences = [part.rstrip(".") for part in (head, why) if part]
-        text = ". ".join(sentences) + "."
+        sentences = [part if part[-1] in "?!" else part.rstrip(".") + "." for part in (head, why) if part]
+        text = " ".join(sentences)
         super().__init__(f"{text} DO: {do}" if do else text)
 
 

@@ -27,6 +27,8 @@ from mulligan.core import Info, Kernel, State
 PULSE_SECONDS = 0.2  # how often the host looks up; shorter costs throughput, longer feels stuck
 SMALL_PROGRAM = {"xla_backend_optimization_level": 1}  # a third less compile time, run time unchanged within noise
 
+_outer_event: list[threading.Event] = []  # of the block that owns the handler, in the main thread
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -119,7 +121,7 @@ def run(
     began = time.perf_counter()
     pieces: list[dict[str, np.ndarray]] = []
     step, length, stopped, healthy = start, 1, None, True
-    with _interruptible() as interrupted:
+    with interruptible() as interrupted:
         while step < steps and stopped is None:
             size = min([length, capacity, steps - step, *(w.every - step % w.every for w in watch)])
             tick = time.perf_counter()
@@ -138,7 +140,7 @@ def run(
             if stopped is None and interrupted.is_set():
                 stopped = f"interrupted at step {step}"
             if stopped is None and budget is not None and step < steps and time.perf_counter() - began > budget:
-                stopped = f"budget of {budget:g} s used up at step {step}"
+                stopped = f"budget of {budget:.3g} s used up at step {step}"
     return Run(
         state,
         step,
@@ -230,10 +232,13 @@ def _joined(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event; a second one raises. Elsewhere than in the main thread nothing is changed."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+def interruptible() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event; a second one raises. Elsewhere than in the main thread nothing is changed.
+
+    An inner block shares the event of the one around it, so that a search of many runs ends as a whole.
+    """
+    event = _outer_event[-1] if _outer_event else threading.Event()
+    if _outer_event or threading.current_thread() is not threading.main_thread():
         yield event
         return
 
@@ -243,9 +248,11 @@ def _interruptible() -> Iterator[threading.Event]:
         event.set()
 
     previous = signal.signal(signal.SIGINT, handler)
+    _outer_event.append(event)
     try:
         yield event
     finally:
+        _outer_event.clear()
         signal.signal(signal.SIGINT, previous)
 
 

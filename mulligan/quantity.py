@@ -148,16 +148,20 @@ def paired_difference(
     *,
     clusters: np.ndarray | None = None,
     unit: str = "nats/row",
+    rounding: float = 0.0,
 ) -> Quantity:
     """Mean of left − right over the same rows, with the standard error of the paired differences.
 
     Two exact (or numeric) numbers give one of their kind; any estimate makes an estimate. lower − exact is a lower
     bound of the difference, exact − lower an upper bound. Two lower bounds on the same base measure may be compared *as
-    bounds*: the result is an estimate of the bounds' difference and says so.
+    bounds*: the result is an estimate of the bounds' difference and says so. ``rounding`` (nats) is what the arithmetic
+    may add to either side; it widens the interval, so that two forms of one model are not ranked by their last digits.
     """
     kind, note = difference_kind(left_kind, right_kind)
     difference = np.asarray(left, np.float64) - np.asarray(right, np.float64)
-    return mean_of_rows(difference, kind, clusters=clusters, unit=unit, note=note)
+    mean = float(difference.mean()) if difference.size else 0.0
+    ends = {"method_low": mean - rounding, "method_high": mean + rounding} if rounding else {}
+    return mean_of_rows(difference, kind, clusters=clusters, unit=unit, note=note, **ends)
 
 
 def difference_kind(left: Kind, right: Kind) -> tuple[Kind, str]:

@@ -100,8 +100,8 @@ def _finish(fitted: Any, folder: Path, common: Common) -> int:
     else:
         say(*card_lines(fitted))
     tell(f"saved  {folder}", quiet=common.quiet)
-    stopped = str(fitted.card.get("stopped") or "")
-    if stopped.startswith("interrupted"):
-        raise KeyboardInterrupt(f"{stopped.replace('interrupted', 'stopped', 1)}; best state saved to {folder}")
+    if fitted.card.get("interrupted"):
+        stopped = str(fitted.card.get("stopped") or "").replace("interrupted", "stopped", 1)
+        raise KeyboardInterrupt(f"{stopped or 'stopped'}; best state saved to {folder}")
     tell(f"Next:  {next_command(fitted, str(folder))}", quiet=common.quiet)
     return 0

@@ -243,7 +243,7 @@ def _refuse_twice(name: str, names: Sequence[str]) -> None:
             f"{word} columns are called {twice[0]!r}",
             name,
             "Names are how columns are told apart",
-            "rename them in the first line of the file, or --header no if that line is a row",
+            "rename them in the first line of the file, or --no-header if that line is a row",
         )
 
 

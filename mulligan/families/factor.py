@@ -48,6 +48,8 @@ def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] |
         fitting.pulse(f"factor q={count}", index + 1, len(counts), {"select": score})
         if best is None or score > best[0]:
             best = (score, model, count, finished)
+        if fitting.interrupted():
+            break
     if best is None:
         raise FitError("no number of factors could be fitted")
     _, model, count, finished = best

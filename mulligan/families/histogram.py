@@ -41,6 +41,8 @@ def fit(fitting: Fitting, bins: tuple[int, ...], pseudo_counts: tuple[float, ...
             if best is None or score > best[0]:
                 best = (score, model, f"histogram ({count} cells a column, pseudo-count {pseudo:g})")
         fitting.pulse(f"histogram {count} bins", count, max(bins), {"select": score})
+        if fitting.interrupted():
+            break
     _, model, label = best  # type: ignore[misc] # at least one number of bins is always tried
     return Outcome(model, label, parameters=int(np.prod(model.counts.shape)) - 1, choices=choices)
 

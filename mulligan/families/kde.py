@@ -46,6 +46,8 @@ def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> 
         best_width, best_score = max(tried, key=lambda pair: pair[1])
         candidates.append((best_score, best_width, kernel, whitened, factor))
         fitting.pulse(f"kde {kernel}", 1, 1, {"select": best_score})
+        if fitting.interrupted():
+            break
     _, width, kernel, whitened, factor = max(candidates, key=lambda candidate: candidate[0])
     model = KernelDensity(jnp.asarray(whitened), jnp.asarray(factor, jnp.float32), jnp.asarray(width, jnp.float32))
     label = f"kde (h={width:.3g}, {kernel})"

@@ -105,6 +105,8 @@ def fit(fitting: Fitting, plan: Plan, regularisation: float, forced: bool) -> Ou
             key = (finalist.covariance, finalist.parts)
             if found is not None and found.score > choices[key].score:
                 choices[key] = found
+    if not choices and fitting.interrupted():
+        raise KeyboardInterrupt("stopped before there was a model to keep")
     if not choices:
         raise FitError("EM failed from every start", why="; ".join(search.failures[:3]))
     best = max(choices.values(), key=lambda f: f.score)
@@ -116,16 +118,15 @@ class _Search:
 
     def __init__(self, fitting: Fitting, plan: Plan, regularisation: float):
         self.fitting, self.plan = fitting, plan
-        self.allowance = Allowance(fitting.budget, fitting.steps)
+        self.allowance = Allowance(fitting.budget, fitting.steps, fitting.compiled)
         self.points = all_points(fitting.train).astype(np.float32)
         self.kernels: dict[str, MixtureEM] = {}
         self.regularisation = regularisation
         self.failures: list[str] = []
-        self.interrupted = False
 
     def start(self, covariance: str, parts: int, restart: int, steps: int) -> Fit | None:
         """EM from one seed; None where nothing is left to spend, or EM broke down at once."""
-        if self.allowance.over or self.interrupted:
+        if self.allowance.over or self.fitting.interrupted():
             return None
         generator = np.random.default_rng([self.fitting.seed, parts, restart])
         begin = seeded_state(self.points, parts, padded_parts(parts), generator)
@@ -143,7 +144,6 @@ class _Search:
             listener=lambda step, total, latest: self.fitting.pulse(label, step, total, latest),
         )
         self.allowance.spend(finished)
-        self.interrupted |= finished.interrupted
         if not finished.healthy:
             self.failures.append(f"{label}, start {restart}: {finished.stopped}")
         score = self.fitting.select_score(as_mixture(finished.state))
@@ -216,7 +216,6 @@ def _outcome(fitting: Fitting, best: Fit, tried: list[Fit], search: _Search) -> 
         health,
         parameter_table(state, fitting.codec),
         best.run.stopped,
-        search.interrupted,
     )
 
 

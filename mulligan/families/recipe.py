@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mulligan.compilations import Compilations
 from mulligan.core import Density
 from mulligan.data.codec import Codec, Encoded
 from mulligan.loop import Run
@@ -25,7 +26,8 @@ class Fitting:
 
     ``train`` and ``select`` are encoded rows; ``rows`` is the number of real training rows (draws do not count);
     ``steps`` caps the steps of every run (None: the effort decides) and ``budget`` the seconds of the whole fit;
-    ``pulse(phase, step, steps, latest)`` hears of progress.
+    ``pulse(phase, step, steps, latest)`` hears of progress; ``interrupted()`` says that the user pressed Ctrl-C: return
+    the best so far. ``compiled`` grows with the seconds of compilation, which no budget counts.
     """
 
     train: Encoded
@@ -35,6 +37,8 @@ class Fitting:
     budget: float | None
     steps: int | None
     pulse: Callable[[str, int, int, dict[str, float]], None]
+    interrupted: Callable[[], bool] = lambda: False
+    compiled: Compilations = field(default_factory=Compilations)
 
     @property
     def rows(self) -> int:
@@ -95,26 +99,24 @@ class Allowance:
     as ``steps`` ends in the same place, whatever the clock does then. That total is the ``--steps`` twin of a budget.
     """
 
-    def __init__(self, seconds: float | None, steps: int | None):
+    def __init__(self, seconds: float | None, steps: int | None, compiled: Compilations):
         self._end = None if seconds is None else time.perf_counter() + seconds
-        self._steps = steps
+        self._steps, self._compiled = steps, compiled
         self.used = 0
-        self.compile_seconds = 0.0
 
     def seconds_left(self) -> float | None:
         """Seconds left, never less than 0; None without a budget. Compilation is not counted."""
         if self._end is None:
             return None
-        return max(0.0, self._end + self.compile_seconds - time.perf_counter())
+        return max(0.0, self._end + self._compiled.seconds - time.perf_counter())
 
     def steps_left(self, wanted: int) -> int:
         """How many of the wanted steps the next run may take."""
         return wanted if self._steps is None else max(0, min(wanted, self._steps - self.used))
 
     def spend(self, finished: Run) -> None:
-        """Count a run's steps, and give its compile time back."""
+        """Count a run's steps."""
         self.used += finished.step
-        self.compile_seconds += finished.compile_seconds
 
     @property
     def over(self) -> bool:

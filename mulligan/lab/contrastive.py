@@ -21,7 +21,8 @@ from mulligan.loop import compile_small
 from mulligan.targets.discrete import Ising, RestrictedBoltzmann, states
 
 SITES, HIDDEN = 5, 3
-SWEEPS = 25
+MOST_SWEEPS = 300
+NEAR = 1e-8  # χ² at which sweeping ends: below it, float64 leaves no digits to the ratio of two of them
 
 
 def every_state() -> Any:
@@ -86,15 +87,16 @@ def _root(chi_square: np.ndarray) -> np.ndarray:
 def _bias(seed: int, *, sweep: Callable = gibbs_sweep, bound: Callable = _root) -> Check:
     """χ² falls, bounds the bias of every statistic of the gradient, and has the spectrum of T.
 
-    A seed moves the weights; the statistics are those of the gradient, v_i, p(h_j|v) and v_i p(h_j|v). The last pair is
-    the rate after 25 sweeps against λ_2, where what the smaller eigenvalues still add is taken from the spectrum.
+    A seed moves the weights; the statistics are those of the gradient, v_i, p(h_j|v) and v_i p(h_j|v). In the last pair
+    the rate may be below λ_2 only by what the smaller eigenvalues still add: with their share T of χ², by λ_2 T/2.
     """
     machine, visible = machine_of(seed, 1.5), np.asarray(every_state())
     p = np.exp(np.asarray(jax.vmap(machine.log_prob)(every_state())))
     kernel, law = np.asarray(sweep(machine)), [np.asarray(lattice_law())]
-    for _ in range(SWEEPS):
+    divergence = lambda p_k: ((p_k - p) ** 2 / p).sum()  # noqa: E731
+    while len(law) <= MOST_SWEEPS and divergence(law[-1]) > NEAR:
         law.append(law[-1] @ kernel)
-    chi_square = np.array([((p_k - p) ** 2 / p).sum() for p_k in law])
+    chi_square = np.array([divergence(p_k) for p_k in law])
 
     up = 1 / (1 + np.exp(-np.asarray(machine.c) - visible @ np.asarray(machine.W)))
     products = (visible[:, :, None] * up[:, None, :]).reshape(len(visible), -1)
@@ -105,9 +107,9 @@ def _bias(seed: int, *, sweep: Callable = gibbs_sweep, bound: Callable = _root) 
     symmetric = np.sqrt(p)[:, None] * kernel / np.sqrt(p)
     values, vectors = np.linalg.eigh(0.5 * (symmetric + symmetric.T))
     parts = ((law[0] / np.sqrt(p)) @ vectors) ** 2
-    series = np.array([parts[:-1] @ values[:-1] ** (2 * k) for k in range(SWEEPS + 1)])
+    series = np.array([parts[:-1] @ values[:-1] ** (2 * k) for k in range(len(law))])
     rates = np.sqrt(chi_square[1:] / chi_square[:-1])
-    tail = (parts[:-2] @ (values[:-2] / values[-2]) ** (2 * SWEEPS)) / parts[-2]  # what is left beside λ_2, relative
+    share = parts[:-2] @ (values[:-2] / values[-2]) ** (2 * (len(law) - 2)) / parts[-2]
     return rounding(
         {
             "T leaves p as it is": (p @ kernel, p),
@@ -116,7 +118,7 @@ def _bias(seed: int, *, sweep: Callable = gibbs_sweep, bound: Callable = _root) 
             "bias ≤ √χ² sd": (excess(biases, bound(chi_square)[:, None] * spread), 0.0),
             "χ² by eigenvalues": (chi_square, series),
             "the rate never passes λ₂": (excess(rates, values[-2]), 0.0),
-            "the rate nears λ₂": (excess(values[-2] - rates[-1], tail), 0.0),
+            "the rate nears λ₂": (excess(values[-2] - rates[-1], values[-2] * share / 2), 0.0),
         }
     )
 

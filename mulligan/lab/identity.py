@@ -34,7 +34,7 @@ STANDARD_ERRORS = 4.75  # two-sided false alarm 2e-6: a suite of 500 comparisons
 CHAPTERS: dict[int, tuple[str, ...]] = {
     1: ("mulligan.lab.counting", "mulligan.lab.consistency", "mulligan.lab.cause"),
     2: ("mulligan.lab.likelihood",),
-    4: ("mulligan.lab.surrogates"),
+    4: ("mulligan.lab.surrogates", "mulligan.lab.contrastive", "mulligan.lab.ascent"),
 }
 
 
@@ -95,7 +95,9 @@ def identities(chapter: int | None = None) -> tuple[Identity, ...]:
     """
     if chapter is not None and chapter not in CHAPTERS:
         known = ", ".join(map(str, CHAPTERS))
-        raise UsageError(f"chapter {chapter} has no identities", "", f"chapters with identities: {known}", "mulligan verify")
+        raise UsageError(
+            f"chapter {chapter} has no identities", "", f"chapters with identities: {known}", "mulligan verify"
+        )
     names = [name for number, names in CHAPTERS.items() if chapter in (None, number) for name in names]
     return tuple(identity for name in names for identity in import_module(name).IDENTITIES)
 
@@ -131,7 +133,10 @@ def run_identity(identity: Identity | str, seed: int = 0, mutant: str | None = N
     identity = find_identity(identity) if isinstance(identity, str) else identity
     if mutant is not None and mutant not in identity.mutants:
         raise UsageError(
-            f"'{identity.id}' has no mutant called '{mutant}'", "", f"it has: {'; '.join(identity.mutants)}", "mutant=None"
+            f"'{identity.id}' has no mutant called '{mutant}'",
+            "",
+            f"it has: {'; '.join(identity.mutants)}",
+            "mutant=None",
         )
     parts = {} if mutant is None else identity.mutants[mutant]
     with jax.enable_x64(True):

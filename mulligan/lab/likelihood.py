@@ -281,7 +281,10 @@ IDENTITIES = (
         "KL(p_data‖p_θ) = −H(p_data) − L(θ)",
         "rounding",
         _kl,
-        {"sign of the entropy": {"join": _plus_entropy}, "½ missing in the closed form": {"gaussian_kl": _halved_never}},
+        {
+            "sign of the entropy": {"join": _plus_entropy},
+            "½ missing in the closed form": {"gaussian_kl": _halved_never},
+        },
         "Kullback and Leibler 1951",
     ),
     Identity(
@@ -320,7 +323,10 @@ IDENTITIES = (
         "KL(p_data‖p) = KL(p_data‖p*) + KL(p*‖p) for every p of a full exponential family",
         "rounding",
         _projection,
-        {"the reverse projection": {"project": _reverse_projection}, "a curved family": {"project": _curved_projection}},
+        {
+            "the reverse projection": {"project": _reverse_projection},
+            "a curved family": {"project": _curved_projection},
+        },
         "Csiszár 1975",
     ),
 )

@@ -26,11 +26,15 @@ from mulligan.targets.discrete import RestrictedBoltzmann
 from mulligan.targets.mixture import GaussianMixture
 
 TOLERANCE = 1e-8
-STEPS = 2.0 ** -np.arange(4, 10)
+STEPS = 2.0 ** -np.arange(6, 11)
 
 
-class _Surrogate(NamedTuple):
-    """Values at several θ, (t,), and the two slopes at θ_t, (p,)."""
+class Surrogate(NamedTuple):
+    """Values of the surrogate, of KL(p_data‖p_θ) and of what lies between them at several θ, (t,); the slopes at θ_t, (p,).
+
+    >>> Surrogate._fields[:3]
+    ('surrogate', 'kl', 'gap')
+    """
 
     surrogate: Any
     kl: Any
@@ -39,9 +43,17 @@ class _Surrogate(NamedTuple):
     kl_slope: Any
 
 
-def _several(seed: int, current: np.ndarray, count: int = 6) -> np.ndarray:
-    """θ_t itself, and points around it."""
-    away = np.random.default_rng(seed + 1).normal(size=(count, current.size)) * 0.7
+# Every call has this many θ, and so one program serves all identities.
+THETAS = 1 + 8 * STEPS.size
+
+
+def several(seed: int, current: np.ndarray) -> np.ndarray:
+    """θ_t (p,) itself and 40 points around it, (41, p).
+
+    >>> several(0, np.zeros(3)).shape
+    (41, 3)
+    """
+    away = np.random.default_rng(seed + 1).normal(size=(THETAS - 1, current.size)) * 0.7
     return np.concatenate([current[None], current + away])
 
 
@@ -55,13 +67,27 @@ def _negative_energy(machine: RestrictedBoltzmann, theta: Any, every: Any) -> An
     return jax.vmap(moved.unnormalised)(every)
 
 
-def _flat(machine: RestrictedBoltzmann) -> np.ndarray:
+def flat(machine: RestrictedBoltzmann) -> np.ndarray:
+    """θ = (W, b, c) in one vector, (n m + n + m,).
+
+    >>> flat(machine_of(0)).shape
+    (23,)
+    """
     return np.asarray(ravel_pytree((machine.W, machine.b, machine.c))[0])
 
 
 @compile_small
-def _contrast(machine: RestrictedBoltzmann, thetas: Any, data: Any, negative: Any, every: Any) -> _Surrogate:
-    """C without log Z, KL(p_data‖p_θ), KL(p_θt‖p_θ); ``negative`` is the law that C takes for p_θt."""
+def contrast(machine: RestrictedBoltzmann, thetas: Any, data: Any, negative: Any, every: Any) -> Surrogate:
+    """C without log Z, KL(p_data‖p_θ) and KL(p_θt‖p_θ) at ``thetas`` (t, p), of which the first is θ_t of ``machine``.
+
+    ``data`` and ``negative`` are laws of ``every`` state; ``negative`` is the one that C takes for p_θt.
+
+    >>> machine, data = machine_of(0), lattice_law()
+    >>> negative, thetas = current_law(machine, data), jnp.asarray(flat(machine))[None]
+    >>> found = contrast(machine, thetas, data, negative, every_state())
+    >>> bool(jnp.allclose(found.surrogate_slope, found.kl_slope, atol=1e-5))
+    True
+    """
     current = jnp.exp(jax.vmap(machine.log_prob)(every))
 
     def kl_from(law: Any, theta: Any) -> Any:
@@ -74,11 +100,15 @@ def _contrast(machine: RestrictedBoltzmann, thetas: Any, data: Any, negative: An
     kl = lambda theta: kl_from(data, theta)  # noqa: E731
     gap = lambda theta: kl_from(current, theta)  # noqa: E731
     at = [jax.vmap(function)(thetas) for function in (surrogate, kl, gap)]
-    return _Surrogate(*at, jax.grad(surrogate)(thetas[0]), jax.grad(kl)(thetas[0]))
+    return Surrogate(*at, jax.grad(surrogate)(thetas[0]), jax.grad(kl)(thetas[0]))
 
 
-def _current_law(machine: RestrictedBoltzmann, data: Any) -> Any:
-    """p_θt: the model's own law, known exactly."""
+def current_law(machine: RestrictedBoltzmann, data: Any) -> Any:
+    """p_θt: the model's own law, known exactly, (32,).
+
+    >>> round(float(current_law(machine_of(0), None).sum()), 4)
+    1.0
+    """
     return jnp.exp(jax.vmap(machine.log_prob)(every_state()))
 
 
@@ -87,13 +117,13 @@ def _hinton_law(machine: RestrictedBoltzmann, data: Any) -> Any:
     return data @ gibbs_sweep(machine)
 
 
-def _contrasted(seed: int, negative: Callable) -> _Surrogate:
+def _contrasted(seed: int, negative: Callable) -> Surrogate:
     machine, data = machine_of(seed), lattice_law()
-    thetas = jnp.asarray(_several(seed, _flat(machine)))
-    return _Surrogate(*map(np.asarray, _contrast(machine, thetas, data, negative(machine, data), every_state())))
+    thetas = jnp.asarray(several(seed, flat(machine)))
+    return Surrogate(*map(np.asarray, contrast(machine, thetas, data, negative(machine, data), every_state())))
 
 
-def _cd_gradient(seed: int, *, negative: Callable = _current_law, sign: float = -1.0) -> Check:
+def _cd_gradient(seed: int, *, negative: Callable = current_law, sign: float = -1.0) -> Check:
     """log Z cancels, and ∇C(θ_t) = −L′(θ_t); L′ is the slope of −KL(p_data‖p_θ)."""
     found = _contrasted(seed, negative)
     return rounding(
@@ -105,7 +135,7 @@ def _cd_gradient(seed: int, *, negative: Callable = _current_law, sign: float = 
     )
 
 
-def _cd_below(seed: int, *, negative: Callable = _current_law, gap_sign: float = 1.0) -> Check:
+def _cd_below(seed: int, *, negative: Callable = current_law, gap_sign: float = 1.0) -> Check:
     """C ≤ KL(p_data‖p_θ), equal at θ_t with the same slope; the gap is KL(p_θt‖p_θ)."""
     found = _contrasted(seed, negative)
     return rounding(
@@ -129,10 +159,11 @@ def _fisher(machine: RestrictedBoltzmann, theta: Any, every: Any, centred: bool)
 
 
 def _remainders(gap: Callable, current: np.ndarray, information: np.ndarray, half: float, seed: int) -> np.ndarray:
-    """Root mean square over 8 directions of gap − half·δᵀIδ, one for each of ``STEPS``."""
+    """Root mean square over 8 directions of gap − half·δᵀIδ, one for each of ``STEPS``; ``gap`` is asked θ_t first."""
     directions = np.random.default_rng(seed + 2).normal(size=(8, current.size))
     delta = STEPS[:, None, None] * directions
-    values = np.asarray(gap(jnp.asarray((current + delta).reshape(-1, current.size)))).reshape(STEPS.size, 8)
+    thetas = np.concatenate([current[None], (current + delta).reshape(-1, current.size)])
+    values = np.asarray(gap(jnp.asarray(thetas)))[1:].reshape(STEPS.size, 8)
     quadratic = half * np.einsum("sdi,ij,sdj->sd", delta, np.asarray(information), delta)
     return np.sqrt(np.mean((values - quadratic) ** 2, axis=1))
 
@@ -140,8 +171,8 @@ def _remainders(gap: Callable, current: np.ndarray, information: np.ndarray, hal
 def _cd_below_fisher(seed: int, *, half: float = 0.5, centred: bool = True) -> Check:
     """KL(p_θt‖p_θ) − ½ δᵀI δ falls as |δ|³."""
     machine, data = machine_of(seed), lattice_law()
-    current, p = _flat(machine), _current_law(machine, data)
-    gap = lambda thetas: _contrast(machine, thetas, data, p, every_state()).gap  # noqa: E731
+    current, p = flat(machine), current_law(machine, data)
+    gap = lambda thetas: contrast(machine, thetas, data, p, every_state()).gap  # noqa: E731
     information = _fisher(machine, jnp.asarray(current), every_state(), centred)
     return order({"remainder": (STEPS, _remainders(gap, current, information, half, seed), 3.0)})
 
@@ -157,7 +188,8 @@ def _mixture_of(theta: Any) -> GaussianMixture:
 def _latent_problem(seed: int) -> tuple[np.ndarray, Any, Any, Any]:
     """θ_t, a grid, and the data's law on it (log density, weights): four parts, so no θ is the truth."""
     rng = np.random.default_rng(seed)
-    current = np.concatenate([0.3 * rng.normal(size=3), [-2.0, 0.0, 1.5] + 0.3 * rng.normal(size=3), rng.uniform(-0.5, 0.5, 3)])
+    means = np.array([-2.0, 0.0, 1.5]) + 0.3 * rng.normal(size=3)
+    current = np.concatenate([0.3 * rng.normal(size=3), means, rng.uniform(-0.5, 0.5, 3)])
     data = GaussianMixture.from_covariances(
         [0.2, 0.3, 0.1, 0.4], [[-2.5], [-1.0], [0.5], [2.0]], [[[0.4]], [[0.8]], [[0.5]], [[0.6]]]
     )
@@ -167,10 +199,9 @@ def _latent_problem(seed: int) -> tuple[np.ndarray, Any, Any, Any]:
 
 
 @compile_small
-def _expected(thetas: Any, x: Any, log_data: Any, weights: Any, e_step: Callable, entropy: float) -> _Surrogate:
-    """KL(p_data p_θt(z|x)‖p_θ(x, z)), KL(p_data‖p_θ) and E KL(p_θt(z|x)‖p_θ(z|x))."""
-    law = _mixture_of(thetas[0])
-    r, posterior = e_step(law, x), jax.vmap(law.responsibilities)(x)
+def _expected(thetas: Any, x: Any, log_data: Any, weights: Any, r: Any, entropy: Any) -> Surrogate:
+    """KL(p_data r(z|x)‖p_θ(x, z)) with the E step's r, KL(p_data‖p_θ) and E KL(p_θt(z|x)‖p_θ(z|x))."""
+    log_posterior = jax.nn.log_softmax(jax.vmap(_mixture_of(thetas[0]).joint_log_prob)(x))
 
     def surrogate(theta: Any) -> Any:
         joint = jax.vmap(_mixture_of(theta).joint_log_prob)(x)
@@ -180,27 +211,29 @@ def _expected(thetas: Any, x: Any, log_data: Any, weights: Any, e_step: Callable
         return weights @ (log_data - jax.vmap(_mixture_of(theta).log_prob)(x))
 
     def gap(theta: Any) -> Any:
-        other = jax.vmap(_mixture_of(theta).responsibilities)(x)
-        return weights @ jnp.sum(posterior * (jnp.log(posterior) - jnp.log(other)), axis=-1)
+        other = jax.nn.log_softmax(jax.vmap(_mixture_of(theta).joint_log_prob)(x))
+        return weights @ jnp.sum(jnp.exp(log_posterior) * (log_posterior - other), axis=-1)
 
     at = [jax.vmap(function)(thetas) for function in (surrogate, kl, gap)]
-    return _Surrogate(*at, jax.grad(surrogate)(thetas[0]), jax.grad(kl)(thetas[0]))
+    return Surrogate(*at, jax.grad(surrogate)(thetas[0]), jax.grad(kl)(thetas[0]))
 
 
+@compile_small
 def _posterior(law: GaussianMixture, x: Any) -> Any:
     return jax.vmap(law.responsibilities)(x)
 
 
 def _swapped_posterior(law: GaussianMixture, x: Any) -> Any:
     """A planted mistake: each part is given the neighbour's responsibilities."""
-    return jnp.roll(jax.vmap(law.responsibilities)(x), 1, axis=-1)
+    return jnp.roll(_posterior(law, x), 1, axis=-1)
 
 
 def _em_above(seed: int, *, e_step: Callable = _posterior, entropy: float = 1.0) -> Check:
     """The EM surrogate ≥ KL(p_data‖p_θ), equal at θ_t with the same slope; the gap is E KL(p_θt(z|x)‖p_θ(z|x))."""
     current, x, log_data, weights = _latent_problem(seed)
-    thetas = jnp.asarray(_several(seed, current))
-    found = _Surrogate(*map(np.asarray, _expected(thetas, x, log_data, weights, e_step, entropy)))
+    thetas = jnp.asarray(several(seed, current))
+    r = e_step(_mixture_of(thetas[0]), x)
+    found = Surrogate(*map(np.asarray, _expected(thetas, x, log_data, weights, r, jnp.asarray(entropy))))
     return rounding(
         {
             "above KL": (excess(found.kl, found.surrogate), 0.0),
@@ -227,11 +260,9 @@ def _missing_information(theta: Any, x: Any, weights: Any, complete: bool) -> An
 def _em_above_fisher(seed: int, *, half: float = 0.5, complete: bool = False) -> Check:
     """E KL(p_θt(z|x)‖p_θ(z|x)) − ½ δᵀI_missing δ falls as |δ|³."""
     current, x, log_data, weights = _latent_problem(seed)
+    r = _posterior(_mixture_of(jnp.asarray(current)), x)
 
-    def gap(thetas: Any) -> Any:
-        both = jnp.concatenate([jnp.asarray(current)[None], thetas])
-        return _expected(both, x, log_data, weights, _posterior, 1.0).gap[1:]
-
+    gap = lambda thetas: _expected(thetas, x, log_data, weights, r, jnp.ones(())).gap  # noqa: E731
     information = _missing_information(jnp.asarray(current), x, weights, complete)
     return order({"remainder": (STEPS, _remainders(gap, current, information, half, seed), 3.0)})
 

@@ -49,9 +49,8 @@ class KernelDensity(Sampler, Density):
 def mean_kernel(centres: Float[Array, "n d"], u: Float[Array, " d"], bandwidth: Float[Array, ""]) -> Float[Array, ""]:
     """log (1/n) Σ_i exp(−|u − c_i|²/2h²).
 
-    The square is expanded so that a batch of u becomes one matrix product; standardised columns keep the cancellation
-    far below h² (|c| of order 1, relative error 1e-7). Clamped at 0, with NaN let through.
+    By differences, not by |u|² − 2u·c + |c|²: for a row 75 standard deviations out (a heavy tail) float32 leaves the
+    expanded square an error of 1e-3, which is more than h². Axis after axis, (d, n), so that a batch of u is as fast.
     """
-    square = jnp.sum(centres * centres, axis=1) - 2 * centres @ u + u @ u
-    square = jnp.where(square < 0, 0.0, square)
+    square = jnp.sum((centres.T - u[:, None]) ** 2, axis=0)
     return jax.nn.logsumexp(-0.5 * square / bandwidth**2) - np.log(centres.shape[0])

@@ -77,7 +77,8 @@ def tick_texts(values: Sequence[float]) -> list[str]:
             f"{v:.4g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-").replace("-", "−") for v in values
         ]
     places = max((len(f"{value:.10f}".rstrip("0").partition(".")[2]) for value in values), default=0)
-    return [f"{value:,.{min(places, 6)}f}".replace("-", "−") for value in values]
+    comma = "," if largest >= 10_000 else ""  # below that it is a year as often as a quantity
+    return [f"{value:{comma}.{min(places, 6)}f}".replace("-", "−") for value in values]
 
 
 def _fitting_ticks(scale: Axis, most: int, size: float) -> list[float]:

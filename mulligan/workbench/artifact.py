@@ -197,7 +197,7 @@ def _is_model_folder(path: Path) -> bool:
 
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise FormatError(f"no model folder '{path}' here", do="mulligan fit FILE --family mixture -o " + str(path))
+        raise FormatError(f"no model folder '{path}' here", do=f"mulligan fit FILE --family NAME -o {path}")
     if path.is_file():
         kind = (
             "a pickle, which can run code when opened"

@@ -27,6 +27,9 @@ from mulligan.workbench.sources import open_rows, open_table
 from mulligan.workbench.talk import Talk
 
 
+FLOAT32_SHARE = 1e-6  # of log p: what ten or so operations in single precision may add
+
+
 @dataclass
 class Scorecard:
     """``report`` is ``report.json`` as a dictionary, ``pictures`` the arrays that its figures are drawn from.
@@ -117,7 +120,8 @@ def compare(
     for text in notes:
         talk.warn(text)
     prepared.notes = (*prepared.notes, *notes)
-    comparison = _Comparison(prepared, seed, reproduction(command or "mulligan.compare(...)", seed))
+    reproduce = reproduction(command or "mulligan.compare(...)", seed)
+    comparison = _Comparison(prepared, seed, reproduce, None if budget is None else f"--effort {effort} --seed {seed}")
     interrupted = False
     for index, (name, (entry, variant)) in enumerate(chosen.items()):
         talk.family_begins(name, index + 1, len(chosen))
@@ -175,7 +179,7 @@ def _chosen(
             notes.append(f"{few}; only {', '.join(kept) or 'nothing'} fitted, --force fits the rest ({left})")
         chosen = kept
     if not chosen:
-        raise UsageError("no family is left to compare", do="--force, or --families gaussian,kde")
+        raise UsageError("no family is left to compare", do="--force")
     return chosen, notes
 
 
@@ -221,8 +225,8 @@ def _best_of_seeds(
 class _Comparison:
     """Rows as they come, with what the paired differences and the pictures need."""
 
-    def __init__(self, prepared: Prepared, seed: int, reproduce: dict[str, Any]):
-        self.prepared, self.seed, self.reproduce = prepared, seed, reproduce
+    def __init__(self, prepared: Prepared, seed: int, reproduce: dict[str, Any], budgeted: str | None):
+        self.prepared, self.seed, self.reproduce, self.budgeted = prepared, seed, reproduce, budgeted
         self.rows: list[dict[str, Any]] = []
         self.evidence: dict[str, Evidence] = {}
         self.fitted: dict[str, Fitted] = {}
@@ -242,6 +246,8 @@ class _Comparison:
         reference = self.reference()
         for row in self.rows:
             row["delta_to_best"] = self._difference(row["family"], reference)
+        if self.budgeted is not None:
+            self.reproduce["steps_command"] = self._steps_twin()
         selected = len(self.prepared.split.select)
         against = f"; differences are taken against {reference}, the best on select" if reference else ""
         read = ", ".join(self.prepared.test_reads)
@@ -259,6 +265,15 @@ class _Comparison:
         report["reading"] = reading(report)
         return report
 
+    def _steps_twin(self) -> str:
+        """Fits that repeat a run with a budget whatever the clock does: the steps taken in place of the seconds."""
+        source = self.prepared.table.source
+        stepped = [(row["family"], row["steps"]) for row in self.rows if row["steps"]]
+        fits = [
+            f"mulligan fit {source.path or source.name} --family {f} {self.budgeted} --steps {n}" for f, n in stepped
+        ]
+        return "; ".join(fits) or "no family took steps: the budget did not matter"
+
     def _difference(self, family: str, reference: str | None) -> dict[str, Any] | None:
         if reference is None or family == reference or family not in self.evidence:
             return None
@@ -266,7 +281,9 @@ class _Comparison:
         if left is None or right is None:
             return None
         kinds = self.fitted[family].log_prob_kind, self.fitted[reference].log_prob_kind
-        return paired_difference(left, right, *kinds, clusters=self.prepared.test_clusters).to_json()
+        rounding = FLOAT32_SHARE * float(np.mean(np.abs(left) + np.abs(right)))
+        clusters = self.prepared.test_clusters
+        return paired_difference(left, right, *kinds, clusters=clusters, rounding=rounding).to_json()
 
     def pictures(self) -> dict[str, Any]:
         """Arrays for the figures: test rows, samples, learning curves."""

@@ -21,6 +21,7 @@ from mulligan.data.splits import row_clusters
 from mulligan.data.table import Schema, Source, Table
 from mulligan.errors import DataError, FitError, NoDensity, UsageError
 from mulligan.families.recipe import Fitting, Outcome
+from mulligan.loop import interruptible
 from mulligan.measures.likelihood import draw, point_score, row_log_prob
 from mulligan.quantity import Kind, Quantity, mean_of_rows
 from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
@@ -176,7 +177,11 @@ def fit(
         data=data_entry(prepared),
         split=split_entry(prepared),
         test_reads=prepared.test_reads,
-        reproduce=reproduction(command or f"mulligan.fit(..., {family!r}, seed={seed}, effort={effort!r})", seed),
+        reproduce=reproduction(
+            command or f"mulligan.fit(..., {family!r}, seed={seed}, effort={effort!r})",
+            seed,
+            None if budget is None else f"the same with --steps {outcome.steps} in place of --budget",
+        ),
     )
     talk.family_ends(row)
     return fitted
@@ -213,13 +218,22 @@ def fit_prepared(
             f"{entry.name} takes at most {entry.most_columns} encoded columns; here are {dim}", do="--drop some"
         )
     recipe = entry.recipe(variant, options, effort)
-    fitting = Fitting(
-        prepared.train, prepared.select, prepared.codec, seed, parse_budget(budget), steps, partial(_pulse, talk)
-    )
     began = time.perf_counter()
-    with compilations() as compiled:
+    with compilations() as compiled, interruptible() as event:
+        fitting = Fitting(
+            prepared.train,
+            prepared.select,
+            prepared.codec,
+            seed,
+            parse_budget(budget),
+            steps,
+            partial(_pulse, talk),
+            event.is_set,
+            compiled,
+        )
         try:
             outcome = recipe(fitting)
+            outcome.interrupted = event.is_set()
         except (np.linalg.LinAlgError, FloatingPointError) as error:
             raise FitError(f"{entry.name}: {error}", why="the training rows are close to degenerate") from error
     elapsed = time.perf_counter() - began
@@ -231,6 +245,7 @@ def fit_prepared(
             raise FitError(f"{entry.name}: log p of {int(np.isnan(calibration).sum())} select rows is NaN")
     settings = {"family": entry.name, "variant": variant, "options": dict(options), "effort": effort, "seed": seed}
     card = {"settings": {**settings, "budget": parse_budget(budget), "steps": steps}, "stopped": outcome.stopped}
+    card["interrupted"] = outcome.interrupted
     fitted = Fitted(
         entry.name, variant, outcome.label, prepared.codec, outcome.model, card, outcome.history, calibration
     )

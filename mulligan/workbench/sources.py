@@ -67,9 +67,9 @@ def _frame(source: Any, options: ReadOptions, data_seed: int) -> Frame:
         drawn = draw_table(name, LAW_ROWS if options.rows is None else options.rows, data_seed)
         return from_object(drawn.to_dict(), options, name)
     if name in TABLES:
-        from mulligan.data.builtin import load
+        from mulligan.data.builtin import read_table
 
-        return load(name)
+        return from_object(read_table(name, options).to_dict(), options, name)
     raise _nothing(name)
 
 

@@ -38,7 +38,7 @@ def factor_model(dtype=float):
 
 
 def plane_integral(log_prob):
-    axis = np.linspace(-9, 9, 361)
+    axis = np.linspace(-15, 15, 601)
     points = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
     return float(np.exp(np.asarray(log_prob(jnp.asarray(points)))).sum() * (axis[1] - axis[0]) ** 2)
 

@@ -1,0 +1,344 @@
+"""Every family of the catalog, on a small table of all kinds of columns and on a small law of the plane."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from shared_fits import LABELS, WITH_DENSITY, fitted, mixed_for, table
+
+import mulligan
+from mulligan.catalog import EFFORTS, FAMILIES, LAWS, TABLES, find_family, parse_settings
+from mulligan.compilations import compilations
+from mulligan.core import Bound, Density, Energy, NoisedScore, Sampler, Score
+from mulligan.errors import DataError, MulliganError, NoDensity, UsageError
+from mulligan.families.recipe import Outcome
+from mulligan.quantity import Quantity
+from mulligan.workbench.artifact import load
+from mulligan.workbench.fitting import fit
+
+CONTRACTS = {c.__name__: c for c in (Sampler, Density, Energy, Score, NoisedScore, Bound)}
+TABLES_OF = [(label, place) for label in LABELS for place in ("plane", mixed_for(label))]
+DENSITIES_OF = [(label, place) for label, place in TABLES_OF if label in WITH_DENSITY]
+everywhere = pytest.mark.parametrize("label, place", TABLES_OF, ids=[":".join(pair) for pair in TABLES_OF])
+with_density = pytest.mark.parametrize("label, place", DENSITIES_OF, ids=[":".join(pair) for pair in DENSITIES_OF])
+
+
+# --- what it can do ---------------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_capabilities_are_the_catalogs(label, place):
+    model = fitted(label, place)
+    declared = FAMILIES[model.family].capabilities
+    assert {name for name, contract in CONTRACTS.items() if isinstance(model.model, contract)} == set(declared)
+    assert set(model.capabilities) == set(declared)
+    assert model.family == label.split(":")[0] and model.label and model.variant == (label.split(":") + [None])[1]
+
+
+@everywhere
+def test_log_p_is_of_the_catalogs_kind(label, place):
+    model, declared = fitted(label, place), FAMILIES[label.split(":")[0]].log_p
+    assert (declared == "none") == (model.log_prob_kind == "none")
+    if declared != "none":
+        assert model.log_prob_kind == (declared if place == "plane" else "lower bound")
+
+
+@with_density
+def test_log_prob_of_the_data_is_finite_float64(label, place):
+    model, rows = fitted(label, place), table(place)
+    log_p = model.log_prob(rows)
+    assert log_p.shape == (len(rows),) and log_p.dtype == np.float64 and np.isfinite(log_p).all()
+    assert np.array_equal(model.log_prob(rows), log_p)
+    quantity = model.evaluate(rows)
+    assert quantity.value == pytest.approx(log_p.mean()) and quantity.kind == model.log_prob_kind
+    assert quantity.n == len(rows) and quantity.note == model.schema.measure
+
+
+@with_density
+def test_order_and_company_of_rows_do_not_matter(label, place):
+    model, rows = fitted(label, place), table(place)
+    log_p = model.log_prob(rows)
+    order = np.random.default_rng(0).permutation(len(rows))
+    assert np.array_equal(model.log_prob(rows.rows(order)), log_p[order])
+    assert np.array_equal(model.log_prob(rows.rows(slice(7, 10))), log_p[7:10])
+
+
+@with_density
+def test_finite_everywhere_inside_the_range(label, place):
+    model, rows = fitted(label, place), table(place)
+    rng = np.random.default_rng(3)
+    shuffled = np.stack([rng.permutation(column) for column in rows.values.T], axis=1)  # corners that no row is in
+    assert np.isfinite(model.log_prob(rows.with_values(shuffled))).all()
+
+
+@pytest.mark.parametrize("label", WITH_DENSITY)
+def test_score_is_the_gradient_of_log_prob(label):
+    model, rows = fitted(label, "plane"), table("plane").rows(slice(0, 20))
+    score = model.score(rows)
+    assert score.shape == rows.values.shape and np.isfinite(score).all()
+    step = 2e-3
+    for j in range(rows.values.shape[1]):
+        nudge = np.zeros(rows.values.shape[1])
+        nudge[j] = step
+        ahead, behind = (model.log_prob(rows.values + sign * nudge) for sign in (1, -1))
+        numerical = (ahead - behind) / (2 * step)
+        # Where a histogram's edge lies between, the difference sees the jump and the gradient does not.
+        compared = np.abs(numerical) < 50 if label == "histogram" else np.ones(len(rows), bool)
+        assert compared.sum() >= 15
+        np.testing.assert_allclose(score[compared, j], numerical[compared], atol=0.02, rtol=0.02)
+
+
+def test_score_is_refused_where_log_p_has_no_gradient():
+    with pytest.raises(UsageError, match="no gradient in discrete columns"):
+        fitted("gaussian", "mixed").score(table("mixed"))
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_the_first_samples_do_not_depend_on_how_many(label, place):
+    model = fitted(label, place)
+    many = model.sample(1500, seed=4).values
+    assert np.array_equal(model.sample(500, seed=4).values, many[:500])
+    assert np.array_equal(model.sample(1500, seed=4).values, many)
+    assert not np.array_equal(model.sample(500, seed=5).values, many[:500])
+    assert len(np.unique(many, axis=0)) > (200 if label == "resample" else 700)  # a constant sampler is no sampler
+
+
+@everywhere
+def test_samples_are_valid_rows(label, place):
+    model, rows = fitted(label, place), table(place)
+    drawn = model.sample(1000, seed=1)
+    assert drawn.schema == rows.schema and np.isfinite(drawn.values).all()
+    assert list(drawn.to_dict()) == list(rows.to_dict())
+    for column, values in zip(drawn.schema.modelled, drawn.values.T):
+        if column.levels:
+            assert set(values) <= set(range(len(column.levels)))
+        if column.step:
+            assert np.abs((values - column.offset) / column.step - np.rint((values - column.offset) / column.step)).max() < 1e-6
+    for name, values in rows.to_dict().items():
+        assert drawn.to_dict()[name].dtype.kind == values.dtype.kind
+    if label in WITH_DENSITY:
+        assert np.isfinite(model.log_prob(drawn)).all()
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, "3"])
+def test_a_senseless_number_of_samples_is_refused(n):
+    with pytest.raises(UsageError, match="whole number from 1"):
+        fitted("gaussian", "plane").sample(n)
+
+
+# --- fits -------------------------------------------------------------------------------------------------------------
+
+
+@everywhere
+def test_same_seed_same_model_bit_for_bit(label, place):
+    model, again = fitted(label, place), fitted.__wrapped__(label, place)
+    assert model is not again
+    assert np.array_equal(model.sample(200).values, again.sample(200).values)
+    assert np.array_equal(model.calibration, again.calibration) and model.label == again.label
+    if label in WITH_DENSITY:
+        assert np.array_equal(model.log_prob(table(place)), again.log_prob(table(place)))
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_second_fit_of_the_same_shape_compiles_nothing(label):
+    fitted(label, "plane").sample(10)
+    with compilations() as seen:
+        other = fitted.__wrapped__(label, "plane", seed=0, data_seed=1)
+        other.sample(10)
+    assert not np.array_equal(other.sample(10).values, fitted(label, "plane").sample(10).values)
+    assert seen.count == 0, f"{seen.count} programs compiled"
+
+
+@everywhere
+def test_calibration_is_the_sorted_log_prob_of_select(label, place):
+    calibration = fitted(label, place).calibration
+    assert (label in WITH_DENSITY) == bool(len(calibration))
+    assert (np.diff(calibration) >= 0).all() and np.isfinite(calibration).all()
+
+
+@everywhere
+def test_a_saved_model_is_the_same_model(label, place, tmp_path):
+    model = fitted(label, place)
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert (again.family, again.variant, again.label) == (model.family, model.variant, model.label)
+    assert again.codec == model.codec and again.capabilities == model.capabilities
+    assert again.log_prob_kind == model.log_prob_kind
+    assert np.array_equal(again.sample(300, seed=2).values, model.sample(300, seed=2).values)
+    assert np.array_equal(again.calibration, model.calibration)
+    assert set(again.history) == set(model.history)
+    for name in model.history:
+        np.testing.assert_allclose(again.history[name], model.history[name])
+    if label in WITH_DENSITY:
+        assert np.array_equal(again.log_prob(table(place)), model.log_prob(table(place)))
+    assert again.card == model.card or set(again.card) == set(model.card)
+
+
+def test_resample_has_no_density():
+    model = fitted("resample", "plane")
+    with pytest.raises(NoDensity, match="resample has no log density"):
+        model.log_prob(table("plane"))
+    with pytest.raises(NoDensity):
+        model.evaluate(table("plane"))
+    drawn, trained = model.sample(300).values, table("plane").values
+    assert all(np.abs(trained - row).max(1).min() < 1e-5 for row in drawn)
+
+
+@pytest.mark.parametrize("label", ["gaussian", "resample"])
+def test_the_whole_of_fit(label):
+    """Through the front door: the card holds a row as reports have it, and the test part was read once."""
+    model = fit(table("narrow"), label, effort="quick", seed=3)
+    row = model.card["row"]
+    assert row["status"] == "ok" and row["family"] == label and model.card["test_reads"] == [label]
+    assert Quantity.from_json(row["log_prob"]).kind == model.log_prob_kind
+    assert 0 <= row["two_sample_auc"]["value"] <= 1
+    assert sum(model.card["split"][part] for part in ("train", "select", "test")) == len(table("narrow"))
+    assert "seed=3" in model.card["reproduce"]["command"] and model.card["reproduce"]["versions"]["jax"]
+
+
+def test_too_many_columns_for_a_histogram():
+    with pytest.raises(DataError, match="histogram takes at most 3 encoded columns; here are 6"):
+        fitted("histogram", "mixed")
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+# One value that the option takes, and one that it must refuse, for every option of the catalog.
+VALUES = {
+    ("mixture", "parts"): ("2", "0"),
+    ("mixture", "covariance"): ("tied", "round"),
+    ("mixture", "restarts"): ("1", "101"),
+    ("mixture", "regularisation"): ("1e-3", "-1"),
+    ("kde", "bandwidth"): ("0.5", "0"),
+    ("kde", "kernel"): ("full", "cubic"),
+    ("factor", "factors"): ("1", "-1"),
+    ("histogram", "bins"): ("7", "1"),
+    ("histogram", "pseudo_count"): ("0.5", "1e9"),
+}
+
+
+def test_every_option_has_its_values():
+    declared = {(name, option.name) for name, family in FAMILIES.items() for option in family.options}
+    assert declared == set(VALUES)
+
+
+@pytest.mark.parametrize("family, option", VALUES)
+def test_every_option_is_reachable_and_matters(family, option):
+    good, _ = VALUES[family, option]
+    settings = parse_settings([f"{family}.{option}={good}"])
+    chosen = (("parts", "3"),) if family == "mixture" and option != "parts" else ()  # a short search
+    base = fitted(family, "plane", options=chosen)
+    other = fitted(family, "plane", options=(*chosen, *settings[family].items()))
+    assert other.card["settings"]["options"][option] == FAMILIES[family].parse_options({option: good})[option]
+    if option not in ("restarts", "factors"):  # in the plane one factor is all that there is
+        assert other.label != base.label or not np.array_equal(other.calibration, base.calibration)
+
+
+@pytest.mark.parametrize("family, option", VALUES)
+def test_a_value_out_of_range_is_refused_with_the_range(family, option):
+    declared = next(o for o in FAMILIES[family].options if o.name == option)
+    for bad in (VALUES[family, option][1], "many"):
+        with pytest.raises(UsageError, match=re.escape(f"expected {declared.expected}")) as raised:
+            fit(table("plane"), family, options={option: bad})
+        assert option in str(raised.value) and family in str(raised.value) and repr(bad) in str(raised.value)
+    assert declared.help and declared.expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_unknown_option_is_refused_with_those_that_exist(family):
+    with pytest.raises(UsageError, match=f"{family} has no option 'colour'"):
+        fit(table("plane"), family, options={"colour": 1})
+
+
+def test_too_many_factors_are_refused_with_the_range():
+    with pytest.raises(UsageError, match="less than the 2 encoded columns"):
+        fitted("factor", "plane", options=(("factors", "2"),))
+
+
+@pytest.mark.parametrize("words", [{"effort": "brisk"}, {"steps": 0}, {"budget": "-1s"}, {"budget": "soon"}])
+def test_senseless_effort_steps_and_budget_are_refused(words):
+    with pytest.raises(UsageError):
+        fit(table("plane"), "gaussian", **words)
+
+
+def test_steps_cap_the_whole_search():
+    few = mulligan.fit(table("plane"), "mixture", effort="quick", steps=7, options={"parts": "2", "covariance": "full"})
+    assert few.card["row"]["steps"] <= 7
+    outcome = fit(table("plane"), "factor", effort="quick", steps=1)
+    assert outcome.card["row"]["steps"] <= 1
+
+
+# --- the catalog ------------------------------------------------------------------------------------------------------
+
+
+def test_names_do_not_collide():
+    names = [*FAMILIES, *(alias for family in FAMILIES.values() for alias in family.aliases), *LAWS, *TABLES]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    assert not twice, twice
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) for name in names)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *(a for f in FAMILIES.values() for a in f.aliases)])
+def test_every_name_and_alias_is_found(name):
+    family, variant = find_family(name.upper())
+    assert name in (family.name, *family.aliases)
+    assert variant is None or variant in family.variants
+    for wanted in family.variants:
+        assert find_family(f"{family.name}:{wanted}") == (family, wanted)
+
+
+@pytest.mark.parametrize("name, near", [("mixtur", "mixture"), ("gausian", "gaussian"), ("nothing-like-it", "families:")])
+def test_an_unknown_family_is_refused_with_the_nearest(name, near):
+    with pytest.raises(UsageError, match=near):
+        find_family(name)
+    with pytest.raises(UsageError, match="no variant 'nce'"):
+        find_family("mixture:nce")
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+def test_entries_are_complete(family):
+    assert family.good_at and family.watch_for and family.strokes and family.balls
+    assert set(family.capabilities) <= set(CONTRACTS)
+    for effort in EFFORTS:
+        assert callable(family.recipe(None, family.parse_options({}), effort))
+    for option in family.options:
+        assert option.default is None or option.parse(option.default, "default") == option.default
+
+
+def test_every_error_has_its_exit_code():
+    from mulligan import errors
+
+    codes = {name: cls.exit_code for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, MulliganError)}
+    assert codes == {
+        "MulliganError": 1,
+        "UsageError": 2,
+        "NoDensity": 2,
+        "DataError": 3,
+        "FitError": 4,
+        "FormatError": 5,
+        "SetupError": 6,
+    }
+
+
+def test_outcomes_state_what_they_tried():
+    for label in WITH_DENSITY:
+        family, variant = find_family(label)
+        seen: list[Outcome] = []
+        from shared_fits import prepare
+
+        from mulligan.families.recipe import Fitting
+
+        prepared = prepare(table("plane"), 0)
+        fitting = Fitting(prepared.train, prepared.select, prepared.codec, 0, None, None, lambda *a: None)
+        seen.append(family.recipe(variant, family.parse_options({}), "quick")(fitting))
+        outcome = seen[0]
+        assert outcome.parameters > 0 and outcome.label
+        if outcome.choices:
+            best = max(choice["select"] for choice in outcome.choices)
+            assert fitting.select_score(outcome.model) == pytest.approx(best, abs=2e-4)

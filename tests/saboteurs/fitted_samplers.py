@@ -1,0 +1,88 @@
+"""Broken twins of fitted models' samplers, which tests/laws/test_families_law.py must reject."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from mulligan.core import Sampler
+
+
+class BandwidthForgotten(Sampler):
+    """A kernel density that draws its centres only."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        return self.of.cholesky @ self.of.whitened[jax.random.randint(key, (), 0, self.of.whitened.shape[0])]
+
+
+class SwappedNoise(Sampler):
+    """A factor model whose columns take each other's noise."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        d, q = self.of.loadings.shape
+        draws = jax.random.normal(key, (d + q,))
+        return self.of.mean + self.of.loadings @ draws[:q] + jnp.sqrt(self.of.noise[::-1]) * draws[q:]
+
+
+class VarianceForDeviation(Sampler):
+    """A mixture that multiplies noise by covariances."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        key_part, key_noise = jax.random.split(key)
+        k = jax.random.categorical(key_part, self.of.log_weights)
+        factor = self.of.choleskys[k]
+        return self.of.means[k] + factor @ factor.T @ jax.random.normal(key_noise, (factor.shape[0],))
+
+
+class EvenParts(Sampler):
+    """A mixture that draws all parts alike."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        return type(self.of)(jnp.zeros_like(self.of.log_weights), self.of.means, self.of.choleskys).sample(key)
+
+
+class Transposed(Sampler):
+    """A Gaussian that multiplies noise by Lᵀ."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        return self.of.mean + self.of.cholesky.T @ jax.random.normal(key, self.of.mean.shape)
+
+
+class AxesSwapped(Sampler):
+    """A histogram that draws the columns in each other's place."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        return self.of.sample(key)[::-1]
+
+
+class Constant(Sampler):
+    """Draws 0."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        return 0 * self.of.sample(key)
+
+
+TWINS = [
+    ("gaussian", Transposed),
+    ("kde", BandwidthForgotten),
+    ("mixture", VarianceForDeviation),
+    ("mixture", EvenParts),
+    ("factor:analysis", SwappedNoise),
+    ("histogram", AxesSwapped),
+    ("factor:ppca", Constant),
+]

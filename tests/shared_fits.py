@@ -1,0 +1,66 @@
+"""Small tables and the families fitted to them, made once a process: fitting is what tests of families cost."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from mulligan.catalog import FAMILIES, find_family
+from mulligan.data.table import ReadOptions, Table
+from mulligan.workbench.fitting import Fitted, fit_prepared
+from mulligan.workbench.preparation import prepare
+from mulligan.workbench.sources import open_table
+from mulligan.workbench.talk import Talk
+
+LABELS = [f"{name}:{variant}" for name, family in FAMILIES.items() for variant in family.variants or ("",)]
+LABELS = [label.rstrip(":") for label in LABELS]
+WITH_DENSITY = [label for label in LABELS if "Density" in FAMILIES[label.split(":")[0]].capabilities]
+
+
+@lru_cache(maxsize=32)
+def table(name: str, seed: int = 0) -> Table:
+    """``plane``: a curved law of the plane. ``mixed``: all five kinds of column. ``narrow``: mixed, three coordinates.
+    ``discrete``: two categorical columns."""
+    rng = np.random.default_rng([11, seed])
+    n = 400
+    if name == "plane":
+        return open_table("banana", ReadOptions(rows=600), data_seed=seed)
+    kind = rng.choice(["red", "green", "blue"], n, p=[0.5, 0.4, 0.1])
+    shift = 2.0 * (kind == "red")
+    if name == "discrete":
+        code = np.where(rng.random(n) < 0.7, kind == "red", rng.random(n) < 0.5)
+        return open_table({"kind": kind, "flag": np.where(code, "yes", "no")})
+    columns = {
+        "length": rng.normal(shift, 1.0),
+        "count": rng.poisson(3 + shift),
+        "price": np.round(rng.gamma(3.0, 1.5, n), 1),
+        "kind": kind,
+        "sold": rng.random(n) < 0.3 + 0.2 * shift,
+    }
+    if name == "narrow":
+        columns = {key: columns[key] for key in ("length", "count", "sold")}
+    return open_table(columns)
+
+
+@lru_cache(maxsize=256)
+def fitted(label: str, table_name: str, seed: int = 0, options: tuple = (), data_seed: int = 0) -> Fitted:
+    """The family (``name`` or ``name:variant``) fitted at quick effort; options as ((name, value), …)."""
+    family, variant = find_family(label)
+    made, _, _ = fit_prepared(
+        prepare(table(table_name, data_seed), seed),
+        family,
+        variant,
+        family.parse_options(dict(options)),
+        seed=seed,
+        effort="quick",
+        budget=None,
+        steps=None,
+        talk=Talk(),
+    )
+    return made
+
+
+def mixed_for(label: str) -> str:
+    """The mixed table that the family can take."""
+    return "mixed" if FAMILIES[label.split(":")[0]].most_columns is None else "narrow"
