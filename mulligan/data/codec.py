@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mulligan.data.draws import row_uniforms
 from mulligan.data.table import Column, Schema, Table
 
 SCORING_DRAWS = 16
@@ -87,7 +88,7 @@ class Codec:
         """
         values = np.asarray(values, np.float64)
         m = (draws or SCORING_DRAWS) if self.dequantises else 1
-        uniforms = _row_uniforms(values, m, self.dim, salt) if self.dequantises else None
+        uniforms = row_uniforms(values, m, self.dim, salt) if self.dequantises else None
         points = np.empty((len(values), m, self.dim))
         log_jacobian = np.zeros((len(values), m))
         for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
@@ -306,32 +307,3 @@ def _decode_levels(part: Part, y: np.ndarray) -> np.ndarray:
     thresholds, _ = _sticks(part)
     reached = y >= thresholds
     return np.where(reached.any(1), reached.argmax(1), part.width)
-
-
-# --- draws -------------------------------------------------------------------------------------------------------------
-
-
-def _row_uniforms(values: np.ndarray, m: int, d: int, salt: int | np.ndarray) -> np.ndarray:
-    """(n, m, d) numbers in (0, 1): frac(shift + k·α), the shift hashed from the row, α by the generalised golden ratio."""
-    bits = np.ascontiguousarray(values + 0.0).view(np.uint64)
-    salts = np.broadcast_to(np.asarray(salt).astype(np.uint64), len(values))
-    state = salts ^ np.uint64(0x9E3779B97F4A7C15)
-    for column in bits.T:
-        state = _mix(state ^ column)
-    coordinates = np.arange(1, d + 1, dtype=np.uint64) * np.uint64(0xBF58476D1CE4E5B9)
-    shift = (_mix(state[:, None] ^ coordinates) >> np.uint64(11)).astype(np.float64) / 2.0**53
-    golden = 2.0
-    for _ in range(64):
-        golden = (1 + golden) ** (1 / (d + 1))
-    alpha = golden ** -np.arange(1, d + 1)
-    u = (shift[:, None, :] + np.arange(m)[:, None] * alpha) % 1.0
-    return np.clip(u, _EDGE, 1 - _EDGE)
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    """splitmix64 (Steele, Lea and Flood 2014), vectorised; the multiplications wrap on purpose."""
-    with np.errstate(over="ignore"):
-        state = state + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return state ^ (state >> np.uint64(31))

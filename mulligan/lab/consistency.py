@@ -66,7 +66,7 @@ def _consistency(seed: int, *, cells: Callable = _wide, norm: Callable = math.sq
 
 
 def _consistency_sample(
-    seed: int, *, histogram: Any = Histogram, expected: Callable = mean_square_error, repeats: int = 300
+    seed: int, *, histogram: Any = Histogram, expected: Callable = mean_square_error, repeats: int = 150
 ) -> Check:
     """∫(p̂ − p)² of the library's histograms of fresh draws, averaged, against its expectation in closed form."""
     rng, pairs = np.random.default_rng(seed), {}

@@ -243,6 +243,8 @@ def _long_run(seed: int, *, histogram: Any = Histogram, mean: Callable = _mean_u
     product = lambda z: z[0] * z[1] ** 2  # noqa: E731
     average, error = mean_and_error(x[:, 0] * x[:, 1] ** 2)
     pairs = {"histogram, E x y²": (average, mean(law, product), error)}
+    average, error = mean_and_error((x[:, 0] - 0.4) ** 2)
+    pairs["histogram, spread of x"] = (average, mean(law, lambda z: (z[0] - 0.4) ** 2), error)
     mixture = GaussianMixture.from_covariances(
         [0.3, 0.7], [[-1.0, 0.5], [1.0, -0.3]], [[[1.0, 0.4], [0.4, 0.5]], [[0.3, -0.1], [-0.1, 0.9]]]
     )

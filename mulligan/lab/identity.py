@@ -218,8 +218,8 @@ def _worst(level: Level, sides: Mapping[str, tuple[Any, Any, Any]], factor: floa
     compared = 0
     for name, triple in sides.items():
         left, right, error = (np.ravel(a) for a in np.broadcast_arrays(*(np.asarray(a, np.float64) for a in triple)))
-        difference, allowed = np.abs(left - right), factor * error
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # ∞ − ∞ is NaN, which fails below
+            difference, allowed = np.abs(left - right), factor * error
             ratio = np.where(difference == 0, 0.0, difference / allowed)
         ratio = np.where(np.isfinite(difference) & np.isfinite(allowed), ratio, np.inf)
         compared += ratio.size

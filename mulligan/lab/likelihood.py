@@ -68,7 +68,7 @@ def _kl_gaussians(p: Gaussian, q: Gaussian) -> float:
 # --- the two ways to write KL -----------------------------------------------------------------------------------------
 
 
-def _minus_both(entropy: float, likelihood: float) -> float:
+def _minus_both(entropy: Any, likelihood: Any) -> Any:
     return -entropy - likelihood
 
 
@@ -117,7 +117,7 @@ def _kl_sample(seed: int, *, drawn: Callable = _of_the_data) -> Check:
     likelihood = volume * (np.exp(_log(p, points)) @ _log(q, points))
     rows = np.asarray(_draws(drawn(p, q), jax.random.key(seed)))
     average, error = mean_and_error(_log(p, rows) - _log(q, rows))
-    return monte_carlo({"two Gaussians": (average, -p.entropy().value - likelihood, error)})
+    return monte_carlo({"two Gaussians": (average, _minus_both(p.entropy().value, likelihood), error)})
 
 
 # --- generalisation ---------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def _curved_projection(law: GaussianMixture) -> Gaussian:
     """A planted mistake: the MLE of the curved family N((m, m), m²I); it is a projection, but not a straight one."""
     total, square = float(law.mean.sum()), float(jnp.trace(law.covariance) + law.mean @ law.mean)
     m = (-total + np.sqrt(total**2 + 8 * square)) / 4  # the root of 2m² + m Σ E x_j − E|x|² = 0
-    return Gaussian([m, m], m * jnp.eye(2))
+    return Gaussian(jnp.array([m, m]), m * jnp.eye(2))
 
 
 def _projection(seed: int, *, project: Callable = _moment_matched) -> Check:
@@ -245,7 +245,7 @@ def _projection(seed: int, *, project: Callable = _moment_matched) -> Check:
     log_data = _log(law, points[0])
     nearest = project(law)
     log_nearest = _log(nearest, points[0])
-    for name, p in (("a Gaussian", _gaussians(seed)[0]), ("N((2, 2), 4I)", Gaussian([2.0, 2.0], 2 * np.eye(2)))):
+    for name, p in (("a Gaussian", _gaussians(seed)[0]), ("N((2, 2), 4I)", Gaussian(jnp.full(2, 2.0), 2 * jnp.eye(2)))):
         log_p = _log(p, points[0])
         whole = points[1] * np.exp(log_data) @ (log_data - log_p)
         legs = points[1] * (np.exp(log_data) @ (log_data - log_nearest) + np.exp(log_nearest) @ (log_nearest - log_p))
@@ -266,7 +266,7 @@ def _projection(seed: int, *, project: Callable = _moment_matched) -> Check:
 # --- planted mistakes -------------------------------------------------------------------------------------------------
 
 
-def _plus_entropy(entropy: float, likelihood: float) -> float:
+def _plus_entropy(entropy: Any, likelihood: Any) -> Any:
     return entropy - likelihood
 
 

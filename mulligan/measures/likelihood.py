@@ -8,7 +8,7 @@ over draws and the Jacobians in float64. Rows are scored in blocks padded to one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,52 @@ from mulligan.loop import compile_small
 BLOCK = 1024
 
 
+class RowLikelihood(NamedTuple):
+    """``log_prob`` (n,) of rows, and ``influence`` (n, m): what each draw added to it, w_k/w̄ − 1, which sums to 0.
+
+    To first order log w̄ moves by the mean of the influences, so Σ_k influence²/(m(m−1)) is the variance of a row's log p
+    over its draws (the delta method), and differences of influences give that of a difference of models.
+    """
+
+    log_prob: np.ndarray
+    influence: np.ndarray
+
+
 def row_log_prob(density: Density, encoded: Encoded) -> np.ndarray:
     """log p of each row in nats, float64 (n,); deterministic. NaN rows stay NaN, −inf stays −inf."""
+    return row_likelihood(density, encoded).log_prob
+
+
+def row_likelihood(density: Density, encoded: Encoded) -> RowLikelihood:
+    """log p of each row, with the influence of its draws (all 0 where a row is one point)."""
     n, m, _ = encoded.points.shape
-    log_p = point_log_prob(density, encoded.flat).reshape(n, m) + encoded.log_jacobian
-    return log_p[:, 0] if m == 1 else log_mean_exp(log_p)
+    log_w = point_log_prob(density, encoded.flat).reshape(n, m) + encoded.log_jacobian
+    if m == 1:
+        return RowLikelihood(log_w[:, 0], np.zeros((n, 1)))
+    log_mean = log_mean_exp(log_w)
+    with np.errstate(invalid="ignore", over="ignore"):
+        influence = np.exp(log_w - log_mean[:, None]) - 1
+    return RowLikelihood(log_mean, np.where(np.isfinite(influence), influence, 0.0))
+
+
+def draw_error(influence: np.ndarray, rows: np.ndarray, clusters: np.ndarray | None = None) -> float:
+    """Standard error of the mean over rows (n, columns) that comes from draws which equal rows share.
+
+    A row's draws are hashed from its values, so equal rows have the same draws and their noise does not average out.
+    What the error over rows misses is Σ_v (c_v² − Σ_g c_vg²) σ_v²/n², for c_v rows of value v, c_vg of them in cluster g
+    (rows of one cluster are counted as one draw already), and σ_v² the variance over the draws.
+    """
+    n, m = influence.shape
+    if m == 1:
+        return 0.0
+    _, first, value = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    value = value.reshape(-1)
+    variance = np.sum(influence[first] ** 2, axis=1) / (m * (m - 1))
+    together = np.bincount(value).astype(float) ** 2
+    labels = np.arange(n) if clusters is None else np.asarray(clusters)
+    pairs, counts = np.unique(np.stack([value, labels]), axis=1, return_counts=True)
+    np.subtract.at(together, pairs[0].astype(int), counts.astype(float) ** 2)
+    return float(np.sqrt(max(0.0, float(together @ variance)))) / n
 
 
 def point_log_prob(density: Density, points: np.ndarray) -> np.ndarray:

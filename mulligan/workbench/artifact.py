@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mulligan.workbench.fitting import Fitted
 
 FORMAT = 1
+_DTYPES = ("float32", "float64", "int32", "int64")
 _FILES = ("config.json", "weights.safetensors", "schema.json")
 
 # Every class that a folder may name, and where it lives. Static fields travel in config.json.
@@ -60,39 +61,48 @@ def check_writable(path: str | Path, overwrite: bool = False) -> Path:
 def save(fitted: Fitted, path: str | Path, overwrite: bool = False) -> Path:
     """Write the folder whole, or not at all; returns its path."""
     path = check_writable(path, overwrite)
-    work = Path(tempfile.mkdtemp(dir=path.resolve().parent, prefix=".mulligan-"))
+    room = Path(tempfile.mkdtemp(dir=path.resolve().parent, prefix=".mulligan-"))
+    work, retired = room / "new", room / "old"
     try:
+        work.mkdir(mode=0o755)
         _write(fitted, work)
-        work.chmod(0o755)
         if path.exists():
-            retired = Path(tempfile.mkdtemp(dir=path.resolve().parent, prefix=".mulligan-"))
-            os.replace(path, retired / "old")
+            os.replace(path, retired)
+        try:
             os.replace(work, path)
-            shutil.rmtree(retired)
-        else:
-            os.replace(work, path)
+        except BaseException:
+            if retired.exists():
+                os.replace(retired, path)
+            raise
     except OSError as error:
-        shutil.rmtree(work, ignore_errors=True)
         raise SetupError(f"cannot write {path}", error.strerror or str(error), do="-o elsewhere") from error
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
     return path
 
 
 def load(path: str | Path) -> Fitted:
     """The model in a folder. Raises FormatError where the folder is broken, foreign or newer."""
+    from mulligan.catalog import FAMILIES
     from mulligan.data.codec import Codec
     from mulligan.workbench.fitting import Fitted
+    from mulligan.workbench.soundness import check_codec, check_model
 
     path = Path(path)
     config = _read_config(path)
     try:
         codec = Codec.from_json(_read_json(path / "schema.json"))
+        check_codec(codec)
         model = _rebuild(config["model"], _read_weights(path / "weights.safetensors"))
         family, label = str(config["family"]), str(config["label"])
         variant, card = config["variant"], dict(config["card"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        check_model(model, codec.dim)
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise FormatError(
             f"{path} does not hold what its config.json promises", f"{type(error).__name__}: {error}"
         ) from error
+    if family not in FAMILIES:
+        raise FormatError(f"{path} holds a model of family {family!r}", why="this version does not know it")
     calibration = _read_calibration(path / "calibration.npy")
     return Fitted(family, variant, label, codec, model, card, _read_history(path / "history.csv"), calibration)
 
@@ -150,7 +160,10 @@ def card_text(fitted: Fitted) -> str:
 
 
 def _dismantle(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays by name, and the class with its static fields and the names of its fields."""
+    """Arrays by name, and the class with its static fields and the names of its fields.
+
+    safetensors wants contiguous arrays; ``np.ascontiguousarray`` would turn a scalar into one row.
+    """
     import dataclasses
 
     name = type(model).__name__
@@ -163,10 +176,10 @@ def _dismantle(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if isinstance(value, tuple):
             fields[entry.name] = {"tuple": len(value)}
             for i, item in enumerate(value):
-                arrays[f"{entry.name}.{i}"] = np.ascontiguousarray(np.asarray(item))
+                arrays[f"{entry.name}.{i}"] = np.array(item, order="C")
         elif hasattr(value, "shape"):
             fields[entry.name] = "array"
-            arrays[entry.name] = np.ascontiguousarray(np.asarray(value))
+            arrays[entry.name] = np.array(value, order="C")
         else:
             fields[entry.name] = {"value": value}
     return arrays, {"class": name, "fields": fields}
@@ -212,6 +225,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     found = config.get("format") if isinstance(config, dict) else None
     if not isinstance(found, int) or isinstance(found, bool):
         raise FormatError(f"{path}/config.json has no format number", why="it was not written by mulligan")
+    if found < 1:
+        raise FormatError(f"{path}/config.json has format {found}", why="there is no such format")
     if found > FORMAT:
         raise FormatError(
             f"{path} was written by a newer mulligan (format {found}); this one reads format {FORMAT}",
@@ -272,8 +287,10 @@ def _take(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
     if name not in arrays:
         raise FormatError(f"weights.safetensors lacks {name!r}")
     array = arrays.pop(name)
-    if np.issubdtype(array.dtype, np.inexact) and np.isnan(array).any():
-        raise FormatError(f"weights.safetensors: {name!r} holds NaN")
+    if array.dtype.name not in _DTYPES:
+        raise FormatError(
+            f"weights.safetensors: {name!r} is of type {array.dtype.name}; expected {' or '.join(_DTYPES)}"
+        )
     return array
 
 
@@ -293,5 +310,8 @@ def _read_history(path: Path) -> dict[str, np.ndarray]:
         rows = list(csv.reader(file))
     if len(rows) < 2:
         return {}
-    columns = np.asarray(rows[1:], float).T
+    try:
+        columns = np.asarray(rows[1:], float).T
+    except ValueError as error:
+        raise FormatError(f"{path} is broken", str(error)) from error
     return dict(zip(rows[0][1:], columns[1:]))

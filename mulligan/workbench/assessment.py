@@ -9,11 +9,12 @@ import numpy as np
 
 from mulligan.catalog import FAMILIES
 from mulligan.core import Density
+from mulligan.data.codec import SCORING_DRAWS
 from mulligan.data.table import Table
 from mulligan.families.recipe import Outcome
 from mulligan.measures.coverage import holes_found
 from mulligan.measures.distances import two_sample_auc
-from mulligan.measures.likelihood import row_log_prob
+from mulligan.measures.likelihood import RowLikelihood, draw_error, row_likelihood
 from mulligan.quantity import Quantity, difference_kind, mean_of_rows, none
 from mulligan.workbench.fitting import Fitted, Timing
 from mulligan.workbench.preparation import Prepared
@@ -23,12 +24,13 @@ PICTURED = 2000
 FRESH = 100_000
 FRESH_SEED = 1_000_003  # far from any data seed that people choose, so that fresh draws are fresh
 MOST_OUTSIDE = 0.01
+HEAVY_SHARE = 0.5
 
 
 class Evidence(NamedTuple):
     """What a comparison keeps of a family beside its row: test log p (or None) and some of its draws."""
 
-    test_log_prob: np.ndarray | None
+    test: RowLikelihood | None
     samples: np.ndarray
     select_score: float | None
 
@@ -45,12 +47,12 @@ def assess(
     draws = fitted.sample(max(DRAWS, len(test)), seed)
     entry = FAMILIES[fitted.family]
     density = isinstance(fitted.model, Density)
-    test_log_prob = fitted.log_prob(test) if density else None
+    terms = fitted.row_likelihood(test) if density else None
     select_score = float(fitted.calibration.mean()) if density else None
     row: dict[str, Any] = {
         "family": fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}",
         "label": fitted.label,
-        "log_prob": _log_prob(fitted, test_log_prob, prepared).to_json(),
+        "log_prob": _log_prob(fitted, terms, test, prepared).to_json(),
         "delta_to_best": None,
         "truth_gap": None,
         "two_sample_auc": two_sample_auc(test.values, draws.values[: len(test)], fitted.schema, seed).to_json(),
@@ -62,7 +64,7 @@ def assess(
         "compile_seconds": timing.compile_seconds,
         "steps": outcome.steps,
         "sample_seconds_per_1000": sample_seconds,
-        "health": [*outcome.health, *_outside(prepared.table, draws)],
+        "health": [*outcome.health, *_heavy(terms), *_outside(prepared.table, draws)],
         "status": "ok",
         "reason": None,
         "select_log_prob": select_score,
@@ -71,7 +73,7 @@ def assess(
     }
     if density and prepared.table.source.law is not None:
         row["truth_gap"] = truth_gap(fitted, prepared.table.source.law).to_json()
-    return row, Evidence(test_log_prob, draws.values[:PICTURED], select_score)
+    return row, Evidence(terms, draws.values[:PICTURED], select_score)
 
 
 def failed_row(family: str, reason: str) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def failed_row(family: str, reason: str) -> dict[str, Any]:
     return {"family": family, "label": family, "log_prob": log_prob, **empty, **more, **state}
 
 
-def truth_gap(fitted: Fitted, law_name: str, rows: int = FRESH) -> Quantity:
+def truth_gap(fitted: Fitted, law_name: str, rows: int = FRESH, seed: int = FRESH_SEED) -> Quantity:
     """E[log p_true(x) − log p_model(x)], x fresh from the law: the divergence KL(p_true‖p_model) in nats a row.
 
     The mean of the paired differences over ``rows`` draws that no fit has seen, with its standard error.
@@ -93,14 +95,20 @@ def truth_gap(fitted: Fitted, law_name: str, rows: int = FRESH) -> Quantity:
     from mulligan.targets.named import draw_table, law
 
     known = law(law_name)
-    fresh = draw_table(law_name, rows, FRESH_SEED)
+    fresh = draw_table(law_name, rows, seed)
     values, inverse = np.unique(fresh.values, axis=0, return_inverse=True)  # a discrete law has few distinct rows
     codec = fitted.codec
-    model = row_log_prob(fitted.model, codec.encode(values))
+    draws = min(1024, max(SCORING_DRAWS, 200_000 // len(values)))  # few distinct rows: their shared noise matters
+    terms = row_likelihood(fitted.model, codec.encode(values, draws))
     truth = _true_log_prob(known, values)
+    inverse = inverse.reshape(-1)
+    counts = np.bincount(inverse)
+    m = terms.influence.shape[1]
+    variance = np.sum(terms.influence**2, axis=1) / max(m * (m - 1), 1)
+    error = float(np.sqrt(np.sum((counts**2 - counts) * variance))) / rows  # as draw_error, from counts
     kind, note = difference_kind(known.kind, fitted.log_prob_kind)
     note = "; ".join(part for part in (f"{rows:,} fresh draws of {law_name}", note) if part)
-    return mean_of_rows((truth - model)[inverse.reshape(-1)], kind, note=note)
+    return mean_of_rows((truth - terms.log_prob)[inverse], kind, note=note, method_stderr=error)
 
 
 def _true_log_prob(known: Density, values: np.ndarray) -> np.ndarray:
@@ -109,10 +117,26 @@ def _true_log_prob(known: Density, values: np.ndarray) -> np.ndarray:
     return point_log_prob(known, values.astype(np.float32))
 
 
-def _log_prob(fitted: Fitted, test_log_prob: np.ndarray | None, prepared: Prepared) -> Quantity:
-    if test_log_prob is None:
+def _log_prob(fitted: Fitted, terms: RowLikelihood | None, test: Table, prepared: Prepared) -> Quantity:
+    if terms is None:
         return none(f"{fitted.family} has no density", "nats/row")
-    return mean_of_rows(test_log_prob, fitted.log_prob_kind, clusters=prepared.test_clusters)
+    clusters = prepared.test_clusters
+    error = draw_error(terms.influence, test.values, clusters)
+    return mean_of_rows(terms.log_prob, fitted.log_prob_kind, clusters=clusters, method_stderr=error)
+
+
+def _heavy(terms: RowLikelihood | None) -> list[str]:
+    """A sentence where one test row carries most of the variance: no interval from so few rows can be trusted then."""
+    if terms is None or len(terms.log_prob) < 3:
+        return []
+    square = (terms.log_prob - terms.log_prob.mean()) ** 2
+    share = float(square.max() / max(float(square.sum()), 1e-300))
+    if not share > HEAVY_SHARE:
+        return []
+    worst = float(terms.log_prob[int(square.argmax())])
+    return [
+        f"one test row (log p {worst:.1f}) makes {100 * share:.0f} % of the variance: the interval may claim too much"
+    ]
 
 
 def _holes(table: Table, draws: Table) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ import numpy as np
 from mulligan.catalog import FAMILIES, Effort, Family, find_family
 from mulligan.errors import FitError, MulliganError, UsageError
 from mulligan.families.recipe import Outcome
-from mulligan.quantity import paired_difference
+from mulligan.measures.likelihood import RowLikelihood, draw_error
+from mulligan.quantity import Kind, Quantity, paired_difference
 from mulligan.report.html import write_html
 from mulligan.report.reading import reading
 from mulligan.report.writing import to_markdown, write_json, write_whole
@@ -25,7 +26,6 @@ from mulligan.workbench.fitting import Fitted, Timing, fit_prepared, reproductio
 from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
 from mulligan.workbench.sources import open_rows, open_table
 from mulligan.workbench.talk import Talk
-
 
 FLOAT32_SHARE = 1e-6  # of log p: what ten or so operations in single precision may add
 
@@ -222,6 +222,17 @@ def _best_of_seeds(
     return best
 
 
+def difference_on_test(
+    one: RowLikelihood, other: RowLikelihood, kinds: tuple[Kind, Kind], rows: np.ndarray, clusters: np.ndarray
+) -> Quantity:
+    """Mean of one − other over the same rows (n, columns), with the errors of rows, of shared draws and of float32."""
+    rounding = FLOAT32_SHARE * float(np.mean(np.abs(one.log_prob) + np.abs(other.log_prob)))
+    error = draw_error(one.influence - other.influence, rows, clusters)
+    return paired_difference(
+        one.log_prob, other.log_prob, *kinds, clusters=clusters, rounding=rounding, method_stderr=error
+    )
+
+
 class _Comparison:
     """Rows as they come, with what the paired differences and the pictures need."""
 
@@ -277,13 +288,11 @@ class _Comparison:
     def _difference(self, family: str, reference: str | None) -> dict[str, Any] | None:
         if reference is None or family == reference or family not in self.evidence:
             return None
-        left, right = self.evidence[family].test_log_prob, self.evidence[reference].test_log_prob
-        if left is None or right is None:
+        one, other = self.evidence[family].test, self.evidence[reference].test
+        if one is None or other is None:
             return None
         kinds = self.fitted[family].log_prob_kind, self.fitted[reference].log_prob_kind
-        rounding = FLOAT32_SHARE * float(np.mean(np.abs(left) + np.abs(right)))
-        clusters = self.prepared.test_clusters
-        return paired_difference(left, right, *kinds, clusters=clusters, rounding=rounding).to_json()
+        return difference_on_test(one, other, kinds, self.prepared.test_rows, self.prepared.test_clusters).to_json()
 
     def pictures(self) -> dict[str, Any]:
         """Arrays for the figures: test rows, samples, learning curves."""
@@ -298,7 +307,7 @@ class _Comparison:
             "names": [column.name for column in columns],
             "discrete": [column.kind != "continuous" for column in columns],
             "levels": {column.name: list(column.levels) for column in columns if column.levels},
-            "real": self.prepared._test.values,
+            "real": self.prepared.test_rows,
             "samples": {name: evidence.samples for name, evidence in self.evidence.items()},
             "curves": curves,
         }

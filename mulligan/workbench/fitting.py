@@ -22,7 +22,7 @@ from mulligan.data.table import Schema, Source, Table
 from mulligan.errors import DataError, FitError, NoDensity, UsageError
 from mulligan.families.recipe import Fitting, Outcome
 from mulligan.loop import interruptible
-from mulligan.measures.likelihood import draw, point_score, row_log_prob
+from mulligan.measures.likelihood import RowLikelihood, draw, draw_error, point_score, row_likelihood, row_log_prob
 from mulligan.quantity import Kind, Quantity, mean_of_rows
 from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
 from mulligan.workbench.sources import open_rows
@@ -81,20 +81,25 @@ class Fitted:
         if not isinstance(self.model, Density):
             scoring = "mulligan families lists those with log p"
             raise NoDensity(f"{self.family} has no log density, so it cannot score rows", do=scoring)
-        values = open_rows(rows, self.schema).values
-        model = self.model
+        return self.row_likelihood(open_rows(rows, self.schema)).log_prob
+
+    def row_likelihood(self, table: Table) -> RowLikelihood:
+        """log p of the rows of a table under this schema, with the influence of each draw on it."""
+        values, model = table.values, self.model
         pieces = [
-            row_log_prob(model, self.codec.encode(values[start : start + CHUNK]))
+            row_likelihood(model, self.codec.encode(values[start : start + CHUNK]))
             for start in range(0, len(values), CHUNK)
         ]
-        return np.concatenate(pieces) if pieces else np.zeros(0)
+        return RowLikelihood(*(np.concatenate(parts) for parts in zip(*pieces)))
 
     def evaluate(self, rows: Any) -> Quantity:
         """Mean log p of the rows with its error; equal rows count as one draw in the error."""
         table = open_rows(rows, self.schema)
         kind = self.log_prob_kind
-        values = self.log_prob(table)
-        return mean_of_rows(values, kind, clusters=row_clusters(table), note=self.schema.measure)
+        self.log_prob(table.rows(slice(0, 1)))  # says so where there is no density
+        terms, clusters = self.row_likelihood(table), row_clusters(table)
+        error = draw_error(terms.influence, table.values, clusters)
+        return mean_of_rows(terms.log_prob, kind, clusters=clusters, note=self.schema.measure, method_stderr=error)
 
     def score(self, rows: Any) -> np.ndarray:
         """∇ log p of each row with respect to its columns, in nats per unit, (n, columns).

@@ -43,6 +43,11 @@ class Prepared:
         return self._test
 
     @property
+    def test_rows(self) -> np.ndarray:
+        """The test rows as numbers, for pictures and for errors of what was read already."""
+        return self._test.values
+
+    @property
     def test_clusters(self) -> np.ndarray:
         """Which test rows are one draw (equal rows, groups)."""
         return row_clusters(self._test)

@@ -119,7 +119,10 @@ def test_samples_are_valid_rows(label, place):
         if column.levels:
             assert set(values) <= set(range(len(column.levels)))
         if column.step:
-            assert np.abs((values - column.offset) / column.step - np.rint((values - column.offset) / column.step)).max() < 1e-6
+            assert (
+                np.abs((values - column.offset) / column.step - np.rint((values - column.offset) / column.step)).max()
+                < 1e-6
+            )
     for name, values in rows.to_dict().items():
         assert drawn.to_dict()[name].dtype.kind == values.dtype.kind
     if label in WITH_DENSITY:
@@ -293,7 +296,9 @@ def test_every_name_and_alias_is_found(name):
         assert find_family(f"{family.name}:{wanted}") == (family, wanted)
 
 
-@pytest.mark.parametrize("name, near", [("mixtur", "mixture"), ("gausian", "gaussian"), ("nothing-like-it", "families:")])
+@pytest.mark.parametrize(
+    "name, near", [("mixtur", "mixture"), ("gausian", "gaussian"), ("nothing-like-it", "families:")]
+)
 def test_an_unknown_family_is_refused_with_the_nearest(name, near):
     with pytest.raises(UsageError, match=near):
         find_family(name)
@@ -314,7 +319,11 @@ def test_entries_are_complete(family):
 def test_every_error_has_its_exit_code():
     from mulligan import errors
 
-    codes = {name: cls.exit_code for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, MulliganError)}
+    codes = {
+        name: cls.exit_code
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and issubclass(cls, MulliganError)
+    }
     assert codes == {
         "MulliganError": 1,
         "UsageError": 2,

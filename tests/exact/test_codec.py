@@ -116,7 +116,7 @@ def at_uniforms(monkeypatch, u):
     """Make the draws of every row u (n or 1, m)."""
     shape = np.atleast_2d(u)[:, :, None]
     monkeypatch.setattr(
-        codec_module, "_row_uniforms", lambda v, m, d, salt: np.broadcast_to(shape, (len(v), shape.shape[1], d))
+        codec_module, "row_uniforms", lambda v, m, d, salt: np.broadcast_to(shape, (len(v), shape.shape[1], d))
     )
 
 
@@ -136,7 +136,7 @@ def mean_weights(codec, values, monkeypatch):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_come_back(name):
-    column, train, every = NUMBERS[name]
+    column, train, _ = NUMBERS[name]
     codec = made(column, train)
     values = np.unique(train)
     for salt in range(20):
@@ -249,7 +249,9 @@ def test_slopes_are_the_derivatives(transform):
     values = np.linspace(0.02, 0.98, 50)
     codec = made(Column("x", "continuous", transform=transform), np.random.default_rng(0).beta(2, 3, size=200))
     slope, bend = codec.slopes(values[:, None])
-    np.testing.assert_allclose(np.log(slope[:, 0]), codec.encode(values[:, None]).log_jacobian[:, 0], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        np.log(slope[:, 0]), codec.encode(values[:, None]).log_jacobian[:, 0], rtol=1e-10, atol=1e-12
+    )
     step = 1e-5 * values * (1 - values)
     ahead, behind = (codec.encode((values + s * step)[:, None]).log_jacobian[:, 0] for s in (1, -1))
     np.testing.assert_allclose(bend[:, 0], (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-6)
@@ -321,10 +323,10 @@ def test_two_levels_tile_the_line(kind, monkeypatch):
 def test_an_invalid_scheme_is_seen(broken, name, monkeypatch):
     broken(monkeypatch)
     if name == "binary":
-        excess, total = worst_excess(levels([30, 70]), np.array([1.0, 0.0]), monkeypatch, sign=-1)
+        excess, _ = worst_excess(levels([30, 70]), np.array([1.0, 0.0]), monkeypatch, sign=-1)
     else:
         column, train, every = NUMBERS[name]
-        excess, total = worst_excess(made(column, train), every, monkeypatch)
+        excess, _ = worst_excess(made(column, train), every, monkeypatch)
     assert excess.max() > 1e-3
 
 
@@ -338,7 +340,7 @@ def test_the_mean_bound_is_below_log_p(name, monkeypatch):
     shifts = (np.arange(2000) + 0.5) / 2000
     bounds = {}
     for draws in (1, 16):
-        real = codec_module._row_uniforms(values[:1, None], draws, 1, 0)
+        real = codec_module.row_uniforms(values[:1, None], draws, 1, 0)
         steps = real[0, :, 0] - real[0, 0, 0]
         at_uniforms(monkeypatch, (shifts[:, None] + steps) % 1.0)
         rows = np.repeat(values, len(shifts)).reshape(-1, len(shifts))
@@ -441,8 +443,8 @@ def test_scoring_is_deterministic_and_a_row_is_its_own():
 def test_every_draw_is_uniform_over_rows_and_over_salts():
     values = np.arange(25_000.0)[:, None]
     limit = 2.63 / np.sqrt(25_000)
-    over_rows = codec_module._row_uniforms(values, 16, 3, 0)
-    over_salts = np.concatenate([codec_module._row_uniforms(values[:1], 1, 1, salt) for salt in range(5000)])
+    over_rows = codec_module.row_uniforms(values, 16, 3, 0)
+    over_salts = np.concatenate([codec_module.row_uniforms(values[:1], 1, 1, salt) for salt in range(5000)])
     for k, j in [(0, 0), (1, 1), (7, 2), (15, 0)]:
         assert kstest(over_rows[:, k, j], "uniform").statistic < limit
     assert kstest(over_salts.reshape(-1), "uniform").statistic < 2.63 / np.sqrt(5000)

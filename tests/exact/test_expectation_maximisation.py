@@ -11,6 +11,7 @@ from saboteurs.maximisations import (
     MomentWithoutCovariance,
     ShiftForgotten,
     ShiftSubtractedTwice,
+    StepTooFar,
     WeightsForgotten,
 )
 from scipy.special import logsumexp
@@ -110,7 +111,9 @@ def test_weights_are_repetitions(covariance):
     assert step_error(mixture_em(x, covariance, 0.0, times), state, brute_step(x, state, covariance, 0, times)) < 1e-11
 
 
-@pytest.mark.parametrize("broken", [ShiftForgotten, ShiftSubtractedTwice, WeightsForgotten, DividedByOtherCounts])
+@pytest.mark.parametrize(
+    "broken", [ShiftForgotten, ShiftSubtractedTwice, StepTooFar, WeightsForgotten, DividedByOtherCounts]
+)
 def test_a_wrong_step_is_seen(broken):
     x, state = rows(), start("full")
     right = mixture_em(x, "full", 0.0)
@@ -174,7 +177,7 @@ def test_the_likelihood_never_falls(covariance):
 
 def test_a_likelihood_that_falls_is_seen():
     right = mixture_em(rows(), "full", 0.0)
-    twin = DividedByOtherCounts(right.blocks, right.weights, right.shape, right.regularisation)
+    twin = StepTooFar(right.blocks, right.weights, right.shape, right.regularisation)
     _, info = climb(twin, KEY, start("full"), 60)
     assert (-np.diff(info.log_likelihood)).max() > 1e-6
 
@@ -184,12 +187,14 @@ def gradient_norm(state):
     x = jnp.asarray(rows())
     law = GaussianMixture(jnp.log(state.weights), state.means, state.choleskys)
     gradient = jax.grad(lambda law: jax.vmap(law.log_prob)(x).mean())(law)
-    return max(float(jnp.abs(leaf).max()) for leaf in (gradient.log_weights, gradient.means, jnp.tril(gradient.choleskys)))
+    return max(
+        float(jnp.abs(leaf).max()) for leaf in (gradient.log_weights, gradient.means, jnp.tril(gradient.choleskys))
+    )
 
 
 def test_the_fixed_point_is_stationary():
     kernel = mixture_em(rows(), "full", 0.0)
-    state, _ = climb(kernel, KEY, start("full"), 3000)
+    state, _ = climb(kernel, KEY, start("full"), 1000)
     again, _ = kernel.move(state, None, None)
     for a, b in zip(state, again):
         np.testing.assert_allclose(a, b, atol=1e-12)
@@ -200,7 +205,7 @@ def test_the_fixed_point_is_stationary():
 def test_another_fixed_point_is_seen():
     right = mixture_em(rows(), "full", 0.0)
     twin = DividedByOtherCounts(right.blocks, right.weights, right.shape, right.regularisation)
-    state, _ = climb(twin, KEY, start("full"), 3000)
+    state, _ = climb(twin, KEY, start("full"), 1000)
     assert gradient_norm(state) > 1e-3
 
 

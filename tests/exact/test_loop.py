@@ -281,8 +281,6 @@ class PressesControlC:
         return None
 
 
-
-
 def test_ctrl_c_ends_cleanly(key):
     before = signal.getsignal(signal.SIGINT)
     stopped = run(walk(), key, begin(), 1000, watch=[PressesControlC(20)])

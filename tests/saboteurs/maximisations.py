@@ -29,6 +29,14 @@ class ShiftSubtractedTwice(MixtureEM):
         return new._replace(choleskys=jnp.linalg.cholesky(covariances)), info
 
 
+class StepTooFar(MixtureEM):
+    """Means moved three times as far as they should: the likelihood falls."""
+
+    def move(self, state, noise, input):
+        new, info = MixtureEM.move(self, state, noise, input)
+        return new._replace(means=state.means + 3 * (new.means - state.means)), info
+
+
 class WeightsForgotten(MixtureEM):
     """All rows of a block count the same, the padding too."""
 
