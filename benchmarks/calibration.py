@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mulligan.catalog import FAMILIES
+from mulligan.data.codec import Codec, Encoded
 from mulligan.data.table import Column, Schema, Source, Table
 from mulligan.measures.calibration import Coverage
 from mulligan.measures.distances import two_sample_auc
@@ -208,6 +209,20 @@ def expectation(setting: Setting, fitted: Fitted, log_prob: Callable[..., np.nda
     return truth.mean(log_prob(fitted, truth.values))
 
 
+@dataclass(frozen=True)
+class Salted(Codec):
+    """The codec with draws of this split's own.
+
+    The library's draws are a function of the row alone, so for a law with few distinct rows their luck would be the same
+    in every split: one replication, not many.
+    """
+
+    split: int = 0
+
+    def encode(self, values: np.ndarray, draws: int | None = None, salt: int = 0) -> Encoded:
+        return super().encode(values, draws, salt + 7_000_000 + self.split)
+
+
 def fit_three(setting: Setting, split: int) -> tuple[Prepared, list[Fitted]]:
     """A fresh table, its split, and three of the setting's families, in turn."""
     prepared = prepare(table_of(setting, split), split)
@@ -219,7 +234,9 @@ def fit_three(setting: Setting, split: int) -> tuple[Prepared, list[Fitted]]:
         work = partial(
             fit_prepared, prepared, entry, None, options, seed=split, effort="quick", budget=None, steps=None
         )
-        fits.append(work(talk=Talk())[0])
+        fitted = work(talk=Talk())[0]
+        fitted.codec = Salted(fitted.codec.schema, fitted.codec.parts, split)
+        fits.append(fitted)
     return prepared, fits
 
 

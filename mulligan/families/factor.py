@@ -14,7 +14,7 @@ import numpy as np
 
 from mulligan.catalog import Effort
 from mulligan.errors import FitError, UsageError
-from mulligan.families.recipe import Fitting, Outcome, Recipe, all_points, weighted_moments
+from mulligan.families.recipe import Allowance, Fitting, Outcome, Recipe, all_points, weighted_moments
 from mulligan.learners.expectation_maximisation import FactorEM, FactorState
 from mulligan.loop import Run, Settled, run
 from mulligan.models.factor import FactorModel, ppca_closed_form
@@ -35,20 +35,24 @@ def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] |
     covariance = covariance + 1e-6 * np.eye(fitting.dim)
     best: tuple[float, FactorModel, int, Run | None] | None = None
     choices = []
+    health: list[str] = []
+    allowance = Allowance(fitting.budget, fitting.steps, fitting.compiled)
     counts = _counts(fitting.dim, effort) if factors is None else factors
     for index, count in enumerate(counts):
         if count >= fitting.dim:
             raise UsageError(
                 f"factors is {count}; expected less than the {fitting.dim} encoded columns", "factor.factors"
             )
-        state, finished = _fit_one(fitting, covariance, count, ppca, effort)
+        state, finished = _fit_one(fitting, covariance, count, ppca, effort, allowance)
+        if finished is not None and not finished.healthy:
+            health.append(f"factor q={count}: {finished.stopped}")
         model = FactorModel(jnp.asarray(mean, jnp.float32), state.loadings, state.noise)
         score = fitting.select_score(model)
         choices.append({"option": f"factors={count}", "select": score, "bic": None})
         fitting.pulse(f"factor q={count}", index + 1, len(counts), {"select": score})
         if best is None or score > best[0]:
             best = (score, model, count, finished)
-        if fitting.interrupted():
+        if fitting.interrupted() or allowance.over:
             break
     if best is None:
         raise FitError("no number of factors could be fitted")
@@ -56,16 +60,15 @@ def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] |
     name = "ppca" if ppca else "factor analysis"
     history = {} if finished is None else {"train": finished.history["log_likelihood"]}
     floored = int(np.sum(np.asarray(model.noise) <= FLOOR * 1.001))
-    health = (
-        [f"{floored} of {fitting.dim} noise variances are at their floor {FLOOR:g} (a Heywood case)"] if floored else []
-    )
+    if floored:
+        health.append(f"{floored} of {fitting.dim} noise variances are at their floor {FLOOR:g} (a Heywood case)")
     free = fitting.dim * (count + 1) + (1 if ppca else fitting.dim) - count * (count - 1) // 2
-    steps = 0 if finished is None else finished.step
-    return Outcome(model, f"{name} (q={count})", free, choices, history, steps, health)
+    stopped = None if finished is None else finished.stopped
+    return Outcome(model, f"{name} (q={count})", free, choices, history, allowance.used, health, stopped=stopped)
 
 
 def _fit_one(
-    fitting: Fitting, covariance: np.ndarray, count: int, ppca: bool, effort: Effort
+    fitting: Fitting, covariance: np.ndarray, count: int, ppca: bool, effort: Effort, allowance: Allowance
 ) -> tuple[FactorState, Run | None]:
     loadings, variance = ppca_closed_form(covariance, count)
     noise = np.full(fitting.dim, max(variance, FLOOR))
@@ -79,10 +82,11 @@ def _fit_one(
         kernel,
         jax.random.key(fitting.seed),
         state,
-        fitting.steps or STEPS[effort],
+        allowance.steps_left(STEPS[effort]),
         watch=[Settled("log_likelihood", 20, TOLERANCE)],
-        budget=fitting.budget,
+        budget=allowance.seconds_left(),
     )
+    allowance.spend(finished)
     return finished.state, finished
 
 

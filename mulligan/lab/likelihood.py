@@ -1,9 +1,7 @@
 """Chapter 2, maximum likelihood: the projection of the data's law onto the model, in the direction KL(p_data‖p_θ).
 
 Definition. KL(p‖q) = E_p log p/q = −H(p) − L with L = E_p log q, so that the largest likelihood is the least KL. The
-checks run on ``Gaussian``, ``GaussianMixture``, ``Ising``, ``RestrictedBoltzmann`` and the EM kernel; expectations are
-sums over all states, or the trapezoid rule, which for these smooth densities is exact to rounding.
-Identities: ``mle.kl``, ``mle.kl.sample``, ``mle.generalization``, ``mle.covering``, ``mle.projection``.
+checks run on the laws of ``targets`` and the EM kernel; expectations are sums over all states, or the trapezoid rule.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def test_a_broken_history_is_refused(folder):
 
 def test_an_existing_folder_is_kept(folder):
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
-    with pytest.raises(UsageError, match="exists.*--overwrite"):
+    with pytest.raises(UsageError, match=r"exists.*--overwrite"):
         save(fitted("gaussian", "plane"), folder)
     assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
     save(fitted("gaussian", "plane"), folder, overwrite=True)

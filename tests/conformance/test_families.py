@@ -35,7 +35,7 @@ def test_capabilities_are_the_catalogs(label, place):
     declared = FAMILIES[model.family].capabilities
     assert {name for name, contract in CONTRACTS.items() if isinstance(model.model, contract)} == set(declared)
     assert set(model.capabilities) == set(declared)
-    assert model.family == label.split(":")[0] and model.label and model.variant == (label.split(":") + [None])[1]
+    assert model.family == label.split(":")[0] and model.label and model.variant == [*label.split(":"), None][1]
 
 
 @everywhere

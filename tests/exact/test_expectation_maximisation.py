@@ -178,7 +178,7 @@ def test_the_likelihood_never_falls(covariance):
 def test_a_likelihood_that_falls_is_seen():
     right = mixture_em(rows(), "full", 0.0)
     twin = StepTooFar(right.blocks, right.weights, right.shape, right.regularisation)
-    _, info = climb(twin, KEY, start("full"), 60)
+    _, info = climb(twin, KEY, start("full"), 5)
     assert (-np.diff(info.log_likelihood)).max() > 1e-6
 
 
