@@ -170,8 +170,8 @@ def paired_difference(
 ) -> Quantity:
     """Mean of left − right over the same rows, with the standard error of the paired differences.
 
-    Of two numbers that are no bounds, the result has the less certain kind (exact, numeric, estimate, bracket). lower − exact is a lower
-    bound of the difference, exact − lower an upper bound. Two lower bounds on the same base measure may be compared *as
+    Of two numbers that are no bounds, the result has the less certain kind (exact, numeric, estimate, bracket). lower −
+    exact is a lower bound of the difference, exact − lower an upper bound. Two lower bounds on the same base measure may be compared *as
     bounds*: the result is an estimate of the bounds' difference and says so. ``rounding`` (nats) is what the arithmetic
     may add to either side; it widens the interval, so that two forms of one model are not ranked by their last digits.
     ``method_stderr`` is as in ``mean_of_rows``.
