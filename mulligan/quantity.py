@@ -171,9 +171,10 @@ def paired_difference(
     """Mean of left − right over the same rows, with the standard error of the paired differences.
 
     Of two numbers that are no bounds, the result has the less certain kind (exact, numeric, estimate, bracket). lower −
-    exact is a lower bound of the difference, exact − lower an upper bound. Two lower bounds on the same base measure may be compared *as
-    bounds*: the result is an estimate of the bounds' difference and says so. ``rounding`` (nats) is what the arithmetic
-    may add to either side; it widens the interval, so that two forms of one model are not ranked by their last digits.
+    exact is a lower bound of the difference, exact − lower an upper bound. Two lower bounds on the same base measure may
+    be compared *as bounds*: the result is an estimate of the bounds' difference and says so. ``rounding`` (nats) is what
+    the arithmetic may add to either side; it widens the interval, so that two forms of one model are not ranked by their
+    last digits.
     ``method_stderr`` is as in ``mean_of_rows``.
     """
     kind, note = difference_kind(left_kind, right_kind)
@@ -219,13 +220,22 @@ def proportion(successes: int, n: int, *, unit: str = "", note: str = "") -> Qua
     """A share with Wilson's 95 % interval (Wilson 1927), which stays inside [0, 1] and is right for few successes."""
     if n <= 0:
         raise ValueError("a share needs n > 0")
-    z = _Z975
     share = successes / n
+    low, high = wilson(share, n)
+    return Quantity(share, "estimate", low, high, math.sqrt(share * (1 - share) / n), n, unit, note)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Ends of Wilson's 95 % interval of a share among n independent ones; n may be an effective number.
+
+    >>> low, high = wilson(1.0, 10)
+    >>> round(low, 3), high
+    (0.722, 1.0)
+    """
+    z = _Z975
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    stderr = math.sqrt(share * (1 - share) / n)
-    low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return Quantity(share, "estimate", low, high, stderr, n, unit, note)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _reaches(residuals: np.ndarray, level: float) -> tuple[float, float]:

@@ -5,8 +5,8 @@ discrete value owns a cell C_v of R (or of R^{K−1} for K categories), cells ti
 bounded from below by draws u_k ~ q(·|v) inside the cell: E log (1/M Σ_k p(u_k)/q(u_k|v)) ≤ log P(v) (Burda et al. 2016;
 Hoogeboom et al. 2021 for categories). As the cells tile the space, Σ_v P(v) = 1 and no scheme of ours can exceed it.
 
-The draws of a row are a Kronecker sequence with a random shift that is hashed from the row, so scoring is deterministic,
-each draw is uniform, and 16 of them cover the cell evenly.
+The draws of a row are a Latin hypercube that is hashed from the row, so scoring is deterministic, each draw is uniform,
+and in every coordinate 16 of them hit each sixteenth of the cell once (McKay, Beckman and Conover 1979).
 
 Cells. A grid value owns the interval half-way to its neighbours. A cap owns everything beyond it (the data were
 censored there), and is dequantised over a width that gives it the column's average density. A category with share s_k is

@@ -50,7 +50,9 @@ def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] |
         score = fitting.select_score(model)
         choices.append({"option": f"factors={count}", "select": score, "bic": None})
         fitting.pulse(f"factor q={count}", index + 1, len(counts), {"select": score})
-        if best is None or score > best[0]:
+        if np.isnan(score):
+            health.append(f"factor q={count}: log p of the select rows is NaN")
+        elif best is None or score > best[0]:
             best = (score, model, count, finished)
         if fitting.interrupted() or allowance.over:
             break

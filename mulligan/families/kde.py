@@ -16,12 +16,14 @@ import numpy as np
 
 from mulligan.catalog import Effort
 from mulligan.data.codec import Encoded
-from mulligan.families.recipe import Fitting, Outcome, Recipe, all_points, weighted_moments
+from mulligan.errors import FitError
+from mulligan.families.recipe import Allowance, Fitting, Outcome, Recipe, all_points, weighted_moments
 from mulligan.loop import compile_small
 from mulligan.measures.likelihood import in_blocks, log_mean_exp
 from mulligan.models.kernel_density import KernelDensity, mean_kernel
 
 GRID = 16
+SEARCHED_POINTS = 8000
 WIDTHS = 8  # bandwidths scored at once: one program for the grid and for the refinement
 
 
@@ -33,20 +35,28 @@ def make(variant: str | None, effort: Effort, bandwidth: float | None, kernel: s
 def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> Outcome:
     """Search the bandwidth for each kernel, keep the best."""
     points = all_points(fitting.train)
+    select = _thinned(fitting.select)
+    allowance = Allowance(fitting.budget, None, fitting.compiled)
     _, covariance = weighted_moments(points)
     choices, candidates = [], []
     for kernel in kernels:
         factor = np.eye(fitting.dim) if kernel == "spherical" else _safe_cholesky(covariance)
         whitened = np.linalg.solve(factor, points.T).T.astype(np.float32)
-        score = partial(_scores, fitting.select, whitened, factor)
-        tried = _search(score, fitting.rows, fitting.dim) if bandwidth is None else [(bandwidth, score([bandwidth])[0])]
+        score = partial(_scores, select, whitened, factor)
+        if bandwidth is None:
+            tried = _search(score, fitting.rows, fitting.dim, allowance)
+        else:
+            tried = [(bandwidth, score([bandwidth])[0])]
+        tried = [(width, value) for width, value in tried if not np.isnan(value)]
+        if not tried:
+            raise FitError(f"kde: log p of the select rows is NaN at every bandwidth of the {kernel} kernel")
         choices += [
             {"option": f"bandwidth={h:.4g} {kernel}", "select": value, "bic": None} for h, value in sorted(tried)
         ]
         best_width, best_score = max(tried, key=lambda pair: pair[1])
         candidates.append((best_score, best_width, kernel, whitened, factor))
         fitting.pulse(f"kde {kernel}", 1, 1, {"select": best_score})
-        if fitting.interrupted():
+        if fitting.interrupted() or allowance.over:
             break
     _, width, kernel, whitened, factor = max(candidates, key=lambda candidate: candidate[0])
     model = KernelDensity(jnp.asarray(whitened), jnp.asarray(factor, jnp.float32), jnp.asarray(width, jnp.float32))
@@ -54,13 +64,24 @@ def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> 
     return Outcome(model, label, parameters=points.size, choices=choices)
 
 
-def _search(score: Callable[[list[float]], list[float]], rows: int, dim: int) -> list[tuple[float, float]]:
+def _thinned(select: Encoded) -> Encoded:
+    """So many draws of each row that the search stays cheap; the model it ends in is scored with all of them."""
+    n, m, _ = select.points.shape
+    draws = max(1, min(m, SEARCHED_POINTS // n))
+    return Encoded(select.points[:, :draws], select.log_jacobian[:, :draws])
+
+
+def _search(
+    score: Callable[[list[float]], list[float]], rows: int, dim: int, allowance: Allowance
+) -> list[tuple[float, float]]:
     reference = (4 / (dim + 2)) ** (1 / (dim + 4)) * rows ** (-1 / (dim + 4))
     grid = reference * np.geomspace(0.05, 2.0, GRID)
     tried: list[tuple[float, float]] = []
     for i in range(0, GRID, WIDTHS):
         tried += zip(grid[i : i + WIDTHS].tolist(), score(grid[i : i + WIDTHS].tolist()))
-    best = int(np.argmax([value for _, value in tried]))
+    if allowance.over:
+        return tried
+    best = int(np.nanargmax([value if np.isfinite(value) else -np.inf for _, value in tried]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, GRID - 1)]
     fine = np.geomspace(low, high, WIDTHS + 2)[1:-1].tolist()
     return tried + list(zip(fine, score(fine)))

@@ -19,7 +19,7 @@ from jaxtyping import PRNGKeyArray
 
 from mulligan.catalog import Effort
 from mulligan.data.codec import Codec
-from mulligan.errors import FitError
+from mulligan.errors import FitError, UsageError
 from mulligan.families.recipe import Allowance, Fitting, Outcome, Recipe, all_points
 from mulligan.learners.expectation_maximisation import MixtureEM, MixtureState, mixture_em
 from mulligan.learners.seeding import seeded_state
@@ -181,7 +181,9 @@ def _ladder(parts: Sequence[int], fitting: Fitting, forced: bool) -> list[int]:
     """Rungs with at least two rows for each coordinate of each mean, unless the user named them."""
     most = fitting.rows // (2 * (fitting.dim + 1))
     allowed = [k for k in parts if k <= max(1, most)]
-    return [k for k in parts if k <= fitting.rows] if forced else allowed
+    if forced and max(parts) > fitting.rows:
+        raise UsageError(f"parts is {max(parts)}; expected at most the {fitting.rows} training rows", "mixture.parts")
+    return list(parts) if forced else allowed
 
 
 def _two_losses(scores: list[float]) -> bool:

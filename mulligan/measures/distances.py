@@ -10,53 +10,61 @@ from __future__ import annotations
 import numpy as np
 
 from mulligan.data.table import Schema
-from mulligan.quantity import Quantity, none
+from mulligan.quantity import Quantity, none, wilson
 
 FOLDS = 5
-LEAST_ROWS = 20
+LEAST_ROWS = 40  # of each: with fewer, the training folds hold no split of 20 rows to either side
 MOST_ROWS = 5000
-_Z95 = 1.959963984540054
+MOST_LEVELS = 255  # of scikit-learn's categories; a column with more is passed as its codes, in order of frequency
 TWICE_JUDGED = 2**0.5
 
 
-def two_sample_auc(real: np.ndarray, generated: np.ndarray, schema: Schema, seed: int) -> Quantity:
+def two_sample_auc(
+    real: np.ndarray, generated: np.ndarray, schema: Schema, seed: int, clusters: np.ndarray | None = None
+) -> Quantity:
     """AUC of a gradient-boosted classifier between real (n, p) and generated (n, p) rows, 5-fold, with 95 % interval.
 
     Both come as values in the user's units, rounded to the columns' resolution, in equal numbers (drawn from the longer
-    one; at most 5 000 of each, said in the note). Equal rows share a fold, so a twin is never recognised. The error is
-    DeLong's (DeLong, DeLong and Clarke-Pearson 1988) over clusters of equal rows, times √2: where the laws are close, the
-    rows of two folds judge each other twice, once from either side, and such pairs are not independent (compare Nadeau
-    and Bengio 2003). Far from .5 that makes the interval too wide rather than too narrow. Kind ``estimate``; ``none``
-    below 20 rows.
+    one; at most 5 000 of each, said in the note). Real rows of one cluster (``clusters``: duplicates, groups) share a
+    fold, so a twin is never recognised, and count once in the error. The error is DeLong's (DeLong, DeLong and
+    Clarke-Pearson 1988) times √2: where the laws are close, the rows of two folds judge each other twice, once from either
+    side, and such pairs are not independent (compare Nadeau and Bengio 2003); far from .5 that makes the interval too wide
+    rather than too narrow. The interval is Wilson's at the number of rows that would give this error. Kind ``estimate``;
+    ``none`` below 40 rows, and where no tree finds a split.
     """
     n = min(len(real), len(generated), MOST_ROWS)
     if n < LEAST_ROWS:
         return none(f"{n} test rows are too few for a classifier two-sample test", "AUC")
     generator = np.random.default_rng([seed, 101])
-    rows = np.concatenate([_some(real, n, generator), _some(generated, n, generator)])
+    chosen = np.arange(n) if len(real) == n else generator.choice(len(real), n, replace=False)
+    rows = np.concatenate([real[chosen], _some(generated, n, generator)])
     labels = np.repeat([1, 0], n)
-    _, twins = np.unique(rows, axis=0, return_inverse=True)
-    twins = twins.reshape(-1)
-    folds = (generator.permutation(int(twins.max()) + 1) % FOLDS)[twins]
+    named = np.arange(n) if clusters is None else np.unique(np.asarray(clusters)[chosen], return_inverse=True)[1]
+    units = np.concatenate([named, n + np.arange(n)])
+    folds = (generator.permutation(2 * n) % FOLDS)[units]
     aucs, influence = [], np.zeros(2 * n)
     for fold in range(FOLDS):
         held = folds == fold
         if min(np.bincount(labels[held], minlength=2)) < 2 or min(np.bincount(labels[~held], minlength=2)) < 2:
             continue
         scores = _scores(rows, labels, held, schema, seed)
+        if np.ptp(scores) == 0:
+            continue
         auc, parts = delong(scores[labels[held] == 1], scores[labels[held] == 0])
         aucs.append(auc)
         influence[np.flatnonzero(held & (labels == 1))] = parts[0]
         influence[np.flatnonzero(held & (labels == 0))] = parts[1]
     if not aucs:
-        return none("no fold holds both real and generated rows", "AUC")
+        return none("the classifier found no split in any fold", "AUC")
     auc = float(np.mean(aucs))
-    together = np.bincount(twins, weights=influence) / len(aucs)
+    together = np.bincount(units, weights=influence) / len(aucs)
     stderr = TWICE_JUDGED * float(np.sqrt(together @ together))
     note = "5-fold gradient boosting, real test rows against generated"
     if n < min(len(real), len(generated)):
         note += f", {n:,} of each drawn"
-    low, high = max(0.0, auc - _Z95 * stderr), min(1.0, auc + _Z95 * stderr)
+    independent = len(np.unique(named)) / TWICE_JUDGED**2
+    effective = independent if stderr == 0 else min(independent, auc * (1 - auc) / stderr**2)
+    low, high = wilson(auc, effective)
     return Quantity(auc, "estimate", low, high, stderr, 2 * n, "AUC", note)
 
 
@@ -69,7 +77,7 @@ def _scores(rows: np.ndarray, labels: np.ndarray, held: np.ndarray, schema: Sche
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits
 
-    names = [column.kind == "categorical" for column in schema.modelled]
+    names = [c.kind == "categorical" and len(c.levels) <= MOST_LEVELS for c in schema.modelled]
     classifier = HistGradientBoostingClassifier(
         random_state=seed, early_stopping=False, categorical_features=names if any(names) else None
     )

@@ -55,7 +55,9 @@ def assess(
         "log_prob": _log_prob(fitted, terms, test, prepared).to_json(),
         "delta_to_best": None,
         "truth_gap": None,
-        "two_sample_auc": two_sample_auc(test.values, draws.values[: len(test)], fitted.schema, seed).to_json(),
+        "two_sample_auc": two_sample_auc(
+            test.values, draws.values[: len(test)], fitted.schema, seed, prepared.test_clusters
+        ).to_json(),
         "holes": _holes(prepared.table, draws),
         "strokes": float(entry.strokes) if entry.strokes.isdigit() else None,
         "chains": int(entry.balls) if entry.balls.isdigit() else None,

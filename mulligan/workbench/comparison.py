@@ -110,7 +110,7 @@ def compare(
     talk = talk or Talk()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}; expected a whole number from 1")
-    named = {name: find_family(name) for name in families} if families is not None else None
+    named = _canonical(families) if families is not None else None
     parsed = {find_family(name)[0].name: dict(given) for name, given in (options or {}).items()}
     for name, given in parsed.items():
         FAMILIES[name].parse_options(given)
@@ -121,7 +121,8 @@ def compare(
         talk.warn(text)
     prepared.notes = (*prepared.notes, *notes)
     reproduce = reproduction(command or "mulligan.compare(...)", seed)
-    comparison = _Comparison(prepared, seed, reproduce, None if budget is None else f"--effort {effort} --seed {seed}")
+    twin = budget is not None and seeds == 1  # with more seeds the best one's is not the split's, and no fit repeats it
+    comparison = _Comparison(prepared, seed, reproduce, f"--effort {effort} --seed {seed}" if twin else None)
     interrupted = False
     for index, (name, (entry, variant)) in enumerate(chosen.items()):
         talk.family_begins(name, index + 1, len(chosen))
@@ -152,6 +153,18 @@ def compare(
             "no family could be fitted", why="; ".join(f"{r['family']}: {r['reason']}" for r in comparison.rows)
         )
     return card
+
+
+def _canonical(names: Sequence[str]) -> dict[str, tuple[Family, str | None]]:
+    """Families by their own names (an alias is the same family); UsageError where one is named twice."""
+    found: dict[str, tuple[Family, str | None]] = {}
+    for name in names:
+        family, variant = find_family(name)
+        label = family.name if variant is None else f"{family.name}:{variant}"
+        if label in found:
+            raise UsageError(f"{label} is named twice ({name})", why="The test rows are read once a family")
+        found[label] = (family, variant)
+    return found
 
 
 def _chosen(
@@ -278,12 +291,11 @@ class _Comparison:
 
     def _steps_twin(self) -> str:
         """Fits that repeat a run with a budget whatever the clock does: the steps taken in place of the seconds."""
-        source = self.prepared.table.source
         stepped = [(row["family"], row["steps"]) for row in self.rows if row["steps"]]
-        fits = [
-            f"mulligan fit {source.path or source.name} --family {f} {self.budgeted} --steps {n}" for f, n in stepped
-        ]
-        return "; ".join(fits) or "no family took steps: the budget did not matter"
+        fits = [f"--family {family} {self.budgeted} --steps {steps}" for family, steps in stepped]
+        if not fits:
+            return "no family took steps: the budget did not matter"
+        return "mulligan fit with the same data and flags, and in place of --budget: " + "; or ".join(fits)
 
     def _difference(self, family: str, reference: str | None) -> dict[str, Any] | None:
         if reference is None or family == reference or family not in self.evidence:

@@ -106,6 +106,8 @@ class Fitted:
 
         Raises UsageError where a column is discrete or capped: a probability has no gradient in its value.
         """
+        if not isinstance(self.model, Density):
+            raise NoDensity(f"{self.family} has no log density, so log p has no gradient", do="mulligan families")
         if self.codec.dequantises:
             discrete = [
                 c.name for c in self.schema.modelled if c.discrete or c.low_cap is not None or c.high_cap is not None

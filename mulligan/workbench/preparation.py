@@ -11,8 +11,7 @@ import numpy as np
 from mulligan.data.codec import Codec, Encoded, fit_codec
 from mulligan.data.splits import Split, make_split, row_clusters, split_with_test
 from mulligan.data.table import Schema, Table
-from mulligan.errors import DataError, SetupError
-from mulligan.workbench.sources import open_rows
+from mulligan.errors import DataError, SetupError, UsageError
 
 POINTS_WANTED = 8000  # with fewer rows each is dequantised several times, up to 16, so that its noise averages out
 MOST_DRAWS = 16
@@ -24,6 +23,7 @@ class Prepared:
     """A table ready for any family.
 
     ``train`` and ``select`` are encoded; the test rows are reached by ``read_test`` only, once a family.
+    ``test_clusters`` says which test rows are one draw (equal rows, groups), as the split saw them.
     """
 
     table: Table
@@ -33,6 +33,7 @@ class Prepared:
     select: Encoded
     notes: tuple[str, ...]
     _test: Table
+    test_clusters: np.ndarray
     test_reads: list[str] = field(default_factory=list)
 
     def read_test(self, family: str) -> Table:
@@ -46,11 +47,6 @@ class Prepared:
     def test_rows(self) -> np.ndarray:
         """The test rows as numbers, for pictures and for errors of what was read already."""
         return self._test.values
-
-    @property
-    def test_clusters(self) -> np.ndarray:
-        """Which test rows are one draw (equal rows, groups)."""
-        return row_clusters(self._test)
 
     @property
     def few_rows(self) -> str | None:
@@ -67,28 +63,49 @@ def prepare(table: Table, seed: int, test: Table | None = None) -> Prepared:
 
     Raises DataError where a part would be empty and SetupError where the encoded rows would not fit into memory.
     """
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; expected a whole number from 0")
     if test is None:
         split = make_split(table, seed)
-        test_table = table.rows(split.test)
+        test_table, test_clusters = table.rows(split.test), row_clusters(table)[split.test]
     else:
         split = split_with_test(table, len(test), seed)
-        test_table = test
+        test_table, test_clusters = test, row_clusters(test)
     notes = [*table.notes, *split.notes]
     schema, chosen = _automatic_transforms(table, split)
     notes += chosen
     table = replace(table, schema=schema)
-    test_table = open_rows(replace(test_table, schema=schema), schema)
+    test_table = replace(test_table, schema=schema)
     train, select = table.rows(split.train), table.rows(split.select)
     codec = fit_codec(train)
     draws = _draws(len(train))
     _check_memory(len(table), draws if codec.dequantises else 1, codec.dim)
     # Equal training rows get different draws: a table of few distinct rows would else be few distinct points.
     encoded_train = codec.encode(train.values, draws, salt=1 + seed + (np.arange(len(train)) << 32))
-    encoded_select = codec.encode(select.values, _draws(len(select)))
-    if not np.isfinite(encoded_train.points).all() or not np.isfinite(encoded_select.points).all():
-        what = "a column leaves the finite numbers when standardised"
-        raise DataError(what, table.source.name, do="rescale or drop it")
-    return Prepared(table, split, codec, encoded_train, encoded_select, tuple(notes), test_table)
+    # As many draws as the test rows get: with fewer the bound is looser, and choices would be made by another number.
+    encoded_select = codec.encode(select.values)
+    for part, encoded in (
+        ("train", encoded_train),
+        ("select", encoded_select),
+        ("test", codec.encode(test_table.values, 1)),
+    ):
+        _refuse_non_finite(encoded, codec, part)
+    return Prepared(table, split, codec, encoded_train, encoded_select, tuple(notes), test_table, test_clusters)
+
+
+def _refuse_non_finite(encoded: Encoded, codec: Codec, part: str) -> None:
+    """Every coordinate of every row must be finite: outside a transform's support it is not."""
+    bad = ~np.isfinite(encoded.points).all(axis=1)
+    for column, place in zip(codec.schema.modelled, codec.parts):
+        rows = np.flatnonzero(bad[:, place.start : place.start + place.width].any(axis=1))
+        if len(rows):
+            why = (
+                f"it is {column.transform}-transformed"
+                if column.transform != "none"
+                else "its values are too far apart"
+            )
+            what = f"'{column.name}' leaves the finite numbers in {len(rows)} {part} rows"
+            raise DataError(what, f"first: row {rows[0] + 1} of that part", why, f"--transform {column.name}=none")
 
 
 def data_entry(prepared: Prepared) -> dict[str, Any]:
