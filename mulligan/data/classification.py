@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from mulligan.data.resolution import Grid, find_caps, find_grid, grid_of_step
+from mulligan.data.resolution import Grid, as_written, find_caps, find_grid, grid_of_step
 from mulligan.data.table import Column, Frame, Output, ReadOptions
 from mulligan.data.treatment import as_texts
 from mulligan.errors import DataError, UsageError
@@ -77,7 +77,7 @@ def _levelled(name: str, cells: np.ndarray, frame: Frame, options: ReadOptions) 
         )
     kind: Literal["binary", "categorical"] = "binary" if len(levels) == 2 else "categorical"
     for flag, named in (("--transform", options.transform), ("--resolution", options.resolution)):
-        if name in named and not (flag == "--transform" and options.transform[name] in ("none", "auto")):
+        if name in named and not (flag == "--transform" and options.transform[name] == "none"):
             raise UsageError(
                 f"{flag} for {name!r}, which is {kind}", why="Only numbers have one", do=f"leave {flag} out"
             )
@@ -92,13 +92,19 @@ def _levelled(name: str, cells: np.ndarray, frame: Frame, options: ReadOptions) 
 def _numeric(
     name: str, values: np.ndarray, distinct: np.ndarray, counts: np.ndarray, frame: Frame, options: ReadOptions
 ) -> tuple[Column, np.ndarray, list[str]]:
-    decimals = frame.decimals[name]
+    decimals, origin, said = frame.decimals[name], frame.origin[name], []
     smooth = name in options.continuous or "all" in options.continuous
     if name in options.resolution and smooth:
         raise UsageError(f"{name!r} is in --resolution and in --continuous", do="choose one of the two")
-    if name in options.resolution:
-        grid: Grid | None = grid_of_step(distinct, counts, options.resolution[name])
-        _refuse_coarse(name, grid, options.resolution[name])
+    step = options.resolution.get(name)
+    single = None if smooth else as_written(distinct, counts, step)
+    if single is not None:
+        k = int(np.flatnonzero(single != distinct)[0])
+        said = [f"{name!r} holds 32-bit numbers: read as written, {single[k]:.10g} and not {distinct[k]:.12g}"]
+        values, distinct = single[np.searchsorted(distinct, values)], single
+    if step is not None:
+        grid: Grid | None = grid_of_step(distinct, counts, step)
+        _refuse_coarse(name, grid, step)
     else:
         grid = None if smooth else find_grid(distinct, counts)
     low_cap, high_cap = find_caps(distinct, counts)
@@ -110,13 +116,17 @@ def _numeric(
     kind: Literal["continuous", "gridded", "integer"] = "continuous"
     if grid is not None:
         kind = "integer" if grid.step == 1 and grid.offset == 0 else "gridded"
-        decimals = grid.decimals if decimals is None and frame.origin[name] == "float" else decimals
+        if step is not None and kind == "gridded" and decimals is not None:
+            # a stated grid may be finer than what the file shows: 10.25 of step 0.25 beside 10.2 and 10.5, or 10
+            decimals = max(decimals, grid.decimals)
+            origin = "float" if decimals > 0 else origin
+        decimals = grid.decimals if decimals is None and origin == "float" else decimals
     column = Column(
-        name, kind, frame.origin[name], decimals,
+        name, kind, origin, decimals,
         step=grid.step if grid else None, offset=grid.offset if grid else 0.0, atoms=off,
         low_cap=low_cap, high_cap=high_cap, minimum=low, maximum=high,
     )  # fmt: skip
-    return column, values, _findings(column, distinct, counts)
+    return column, values, [*said, *_findings(column, distinct, counts)]
 
 
 def _refuse_coarse(name: str, grid: Grid | None, step: float) -> None:

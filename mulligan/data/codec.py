@@ -9,7 +9,8 @@ The draws of a row are a Latin hypercube that is hashed from the row, so scoring
 and in every coordinate 16 of them hit each sixteenth of the cell once (McKay, Beckman and Conover 1979).
 
 Cells. A grid value owns the interval half-way to its neighbours. A cap owns everything beyond it (the data were
-censored there), and is dequantised over a width that gives it the column's average density. A category with share s_k is
+censored there), and is dequantised over a width that gives it the column's average density. No cell leaves the support
+of the column's transform: the outermost grid value inside owns all as far as the support's end. A category with share s_k is
 found by sticks: y_1 ≥ t_1 is the first, otherwise y_2 ≥ t_2 the second, and so on, with thresholds that make each y_j
 standard normal over the training rows; the coordinates that a category does not need are pure noise.
 """
@@ -22,11 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mulligan.data.draws import row_uniforms
+from mulligan.data.support import outside_support, support
 from mulligan.data.table import Column, Schema, Table
 
 SCORING_DRAWS = 16
 _HALF_LOG_2PI = 0.9189385332046727
 _EDGE = 1e-9  # keeps a draw strictly inside its cell
+_CAP_MARGIN = 1e-3  # of a continuous cap's cell, left free at the end of the support, where a transform has no bound
 
 
 class Encoded(NamedTuple):
@@ -208,10 +211,17 @@ def _cells(column: Column, part: Part, values: np.ndarray) -> tuple[np.ndarray, 
     """Lower and upper edge of each value's cell; both the value itself where it has none."""
     below, above = _neighbours(column, values)
     low, high = (below + values) / 2, (values + above) / 2
+    least, greatest = support(column)
+    if column.step:
+        low = np.where(outside_support(column, below), least, low)
+        high = np.where(outside_support(column, above), greatest, high)
+    margin = 0.0 if column.step else _CAP_MARGIN
     if column.high_cap is not None:
-        high = np.where(values == column.high_cap, low + part.high_width, high)
+        bound = greatest - margin * (greatest - low) if np.isfinite(greatest) else greatest
+        high = np.where(values == column.high_cap, np.minimum(low + part.high_width, bound), high)
     if column.low_cap is not None:
-        low = np.where(values == column.low_cap, high - part.low_width, low)
+        bound = least + margin * (high - least) if np.isfinite(least) else least
+        low = np.where(values == column.low_cap, np.maximum(high - part.low_width, bound), low)
     return low, high
 
 
@@ -234,7 +244,9 @@ def _snap(column: Column, raw: np.ndarray) -> np.ndarray:
         return raw
     values = raw
     if column.step:
-        values = _tidy(column, column.offset + np.rint((raw - column.offset) / column.step) * column.step)
+        place = np.rint((raw - column.offset) / column.step)
+        place += outside_support(column, column.offset + place * column.step) * np.where(raw < 0.5, 1, -1)
+        values = _tidy(column, column.offset + place * column.step)
     for atom in column.atoms:
         values = np.where(np.abs(raw - atom) < np.abs(raw - values), atom, values)
     for cap, side, beyond in ((column.high_cap, 0, np.greater_equal), (column.low_cap, 1, np.less)):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from mulligan.data.classification import classify, is_label
-from mulligan.data.relations import affine_relations
-from mulligan.data.resolution import off_grid
+from mulligan.data.relations import affine_relations, linear_relations
+from mulligan.data.resolution import off_grid, written
+from mulligan.data.support import outside_support, support_words
 from mulligan.data.table import Column, Frame, ReadOptions, Schema, Table
 from mulligan.data.treatment import (
     Roles,
@@ -31,7 +32,7 @@ from mulligan.data.treatment import (
     take_roles,
     without,
 )
-from mulligan.errors import DataError
+from mulligan.errors import DataError, UsageError
 
 _SHOWN = 12
 
@@ -61,12 +62,13 @@ def inspect(frame: Frame, options: ReadOptions | None = None) -> Table:
             f"{frame.source.name} has {len(frame)} row{'s' if len(frame) != 1 else ''}", do="bring at least 2 rows"
         )
     columns, values, notes = _classified(frame, options, labels)
+    _refuse_idle_transforms(columns, options)
     schema = Schema(tuple(columns))
     if not schema.modelled:
         left = "; ".join(f"{column.name!r} is a {column.kind}" for column in columns) or "all were dropped"
         raise DataError(f"{frame.source.name} has no column to model", left, do=_mend_nothing(columns))
     matrix = np.stack(values, axis=1)
-    notes += affine_relations(schema, matrix)
+    notes += [*affine_relations(schema, matrix), *linear_relations(schema, matrix)]
     duplicates = len(matrix) - len(np.unique(matrix, axis=0))
     if duplicates:
         word, share = "row" if duplicates == 1 else "rows", 100 * duplicates / len(matrix)
@@ -114,32 +116,31 @@ def _transformed(column: Column, cells: np.ndarray, frame: Frame, options: ReadO
     if transform in ("none", "auto"):
         return column
     column = replace(column, transform=transform)
-    outside = _outside_support(column, cells)
+    outside = outside_support(column, cells)
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise DataError(
             f"{column.name!r} is {cells[row]:.10g} in {place(row, frame)}",
             f"{int(outside.sum()):,} such values",
-            f"{transform} needs values {_support(column)}",
+            f"{transform} needs values {support_words(column)}",
             f"--transform {column.name}=none",
         )
     return column
 
 
-def _outside_support(column: Column, cells: np.ndarray) -> np.ndarray:
-    """Values that the column's transform cannot take; a grid value v stands for v ± step/2, log is of v + step/2."""
-    half = (column.step or 0.0) / 2
-    if column.transform == "log":
-        return cells <= -half * (1 - 1e-9)
-    if column.transform == "logit":
-        return (cells <= 0) | (cells >= 1)
-    return np.zeros(len(cells), bool)
-
-
-def _support(column: Column) -> str:
-    if column.transform == "logit":
-        return "between 0 and 1, neither included"
-    return "above 0" if column.step is None else f"above {-column.step / 2:g} (half a step below 0)"
+def _refuse_idle_transforms(columns: Sequence[Column], options: ReadOptions) -> None:
+    """A transform, automatic or stated, of a column that is not modelled as a number would change nothing."""
+    kinds = {column.name: column.kind for column in columns}
+    for name, transform in options.transform.items():
+        kind = kinds.get(name)
+        if transform == "none" or kind in ("continuous", "gridded", "integer"):
+            continue
+        found = f"which is {kind}" if kind else "which is not modelled (--drop, --group or --split)"
+        raise UsageError(
+            f"--transform {name}={transform} for {name!r}, {found}",
+            why="Only numbers that are modelled have a transform",
+            do=f"leave --transform {name}={transform} out",
+        )
 
 
 def _mend_nothing(columns: Sequence[Column]) -> str:
@@ -150,9 +151,11 @@ def _mend_nothing(columns: Sequence[Column]) -> str:
 def conform(frame: Frame, schema: Schema, options: ReadOptions | None = None, name: str | None = None) -> Table:
     """Other rows under the schema of a fitted table: same columns, same levels, same grids.
 
-    Columns may come in any order; extra ones are ignored and listed in the notes. ``name`` is how messages call the
-    rows. Raises DataError for a missing column, a category that the schema lacks, a value off its column's grid, beyond
-    its cap or outside its transform's support, a constant that differs, and for empty or infinite cells.
+    Columns may come in any order; extra ones are ignored and listed in the notes. ``options.group`` names the column
+    that says which rows belong together: it becomes the table's ``groups``. A gridded column of 32-bit numbers is read
+    as the decimals they were written with, as ``inspect`` does. ``name`` is how messages call the rows. Raises DataError
+    for a missing column, a category that the schema lacks, a value off its column's grid, beyond its cap or outside its
+    transform's support, a constant that differs, and for empty or infinite cells.
 
     >>> from mulligan.data.frames import from_object
     >>> schema = inspect(from_object({"pH": [3.1, 3.2, 3.2, 3.4]})).schema
@@ -165,13 +168,16 @@ def conform(frame: Frame, schema: Schema, options: ReadOptions | None = None, na
     _refuse_missing_columns(frame, schema, name)
     known = {column.name for column in schema.columns if column.kind != "label"}
     extra = [title for title in frame.columns if title not in known]
-    unknown = [title for title in extra if title not in {column.name for column in schema.columns}]
+    named = {column.name for column in schema.columns} | {options.group, *options.drop}
+    unknown = [title for title in extra if title not in named]
     notes = [f"columns that the model does not know, ignored: {', '.join(map(repr, unknown))}"] if unknown else []
     levelled = [column.name for column in schema.modelled if column.levels]
     texts = [column.name for column in schema.columns if column.output == "text"]
+    groups, said = _groups(frame, options, name)
     frame = settle_texts(without(frame, extra), [*levelled, *texts])
-    frame = replace(frame, notes=tuple(note for note in frame.notes) + tuple(notes))
-    frame = drop_incomplete(Roles(frame, None, None), options).frame
+    frame = replace(frame, notes=(*frame.notes, *notes, *said))
+    roles = drop_incomplete(Roles(frame, groups, None), options)
+    frame = roles.frame
     if not len(frame):
         raise DataError(f"{name} has 0 rows", do="bring at least one")
     values = [_conformed(column, frame, name) for column in schema.modelled]
@@ -183,8 +189,19 @@ def conform(frame: Frame, schema: Schema, options: ReadOptions | None = None, na
         values=np.stack(values, axis=1),
         source=frame.source,
         notes=frame.notes,
+        groups=roles.groups,
         treated_as_iid=frame.source.law is not None,
     )
+
+
+def _groups(frame: Frame, options: ReadOptions, name: str) -> tuple[np.ndarray | None, list[str]]:
+    """Which of these rows belong together, and what is to be said of it."""
+    if options.group is None:
+        return None, []
+    if options.group not in frame.columns:
+        return None, [f"{name} lacks {options.group!r} (--group): its rows are taken to be independent"]
+    roles = take_roles(replace(frame, notes=()), ReadOptions(group=options.group))
+    return roles.groups, list(roles.frame.notes)
 
 
 def _refuse_missing_columns(frame: Frame, schema: Schema, name: str) -> None:
@@ -216,7 +233,7 @@ def _conformed(column: Column, frame: Frame, name: str) -> np.ndarray:
             "The model takes numbers there",
         )
     refuse_huge(replace(frame, columns={column.name: cells}))
-    values = cells + 0.0
+    values = written(column, cells + 0.0)
     if column.discrete:
         grid = f"{column.offset:g} + k x {column.step:g}" if column.offset else f"multiples of {column.step:g}"
         why = "whole numbers" if column.kind == "integer" else f"the grid {grid}"
@@ -225,8 +242,8 @@ def _conformed(column: Column, frame: Frame, name: str) -> np.ndarray:
         if cap is not None:
             mend = f"write {cap:.10g} for all that is beyond, as the fitted rows do"
             _refuse(beyond(values, cap), values, column, frame, name, f"it is {word} the cap {cap:.10g}", mend)
-    support = f"{column.transform} needs values {_support(column)}" if column.transform != "none" else ""
-    _refuse(_outside_support(column, values), values, column, frame, name, support, "leave these rows out")
+    support = f"{column.transform} needs values {support_words(column)}" if column.transform != "none" else ""
+    _refuse(outside_support(column, values), values, column, frame, name, support, "leave these rows out")
     return values
 
 

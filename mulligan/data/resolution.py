@@ -73,6 +73,52 @@ def grid_of_step(distinct: np.ndarray, counts: np.ndarray, step: float) -> Grid:
     return Grid(step, offset, tuple(distinct[off].tolist()), shown)
 
 
+def as_written(distinct: np.ndarray, counts: np.ndarray, step: float | None = None) -> np.ndarray | None:
+    """Sorted distinct 32-bit numbers as the shortest decimals that mean them, or None where that reveals no grid.
+
+    In a float32 column 0.1 is 0.10000000149011612, on no grid. Where every value equals its float32 rounding, none of
+    this is needed to find a grid (of ``step``, if stated), and the decimals have one, coarser than float32 can tell
+    apart, the decimals are what was written down: the table holds them in place of the 32-bit numbers.
+
+    >>> as_written(np.array([0.1, 0.2, 0.4], np.float32).astype(float), np.array([5, 9, 2])).tolist()
+    [0.1, 0.2, 0.4]
+    """
+    sample = shortest_decimals(distinct[:: max(1, len(distinct) // _SAMPLE)])
+    if sample is None or (step is None and (~_whole(sample * 10.0**MAX_DECIMALS)).sum() > MAX_ATOMS):
+        return None
+    decimals = shortest_decimals(distinct)
+    if decimals is None:
+        return None
+    if step is not None:
+        worse = len(grid_of_step(decimals, counts, step).off) >= len(grid_of_step(distinct, counts, step).off)
+        return None if worse else decimals
+    grid = find_grid(decimals, counts)
+    resolved = 4 * float(np.spacing(np.float32(np.abs(distinct).max())))
+    if grid is None or grid.step < resolved or find_grid(distinct, counts) is not None:
+        return None
+    return decimals
+
+
+def shortest_decimals(values: np.ndarray) -> np.ndarray | None:
+    """32-bit numbers as the shortest decimals that round to them; None where a value is no 32-bit number."""
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    if not np.array_equal(single.astype(np.float64), values):
+        return None
+    return single.astype("U32").astype(np.float64)
+
+
+def written(column: Column, values: np.ndarray) -> np.ndarray:
+    """Other rows of a gridded column, read as their shortest decimals where they are 32-bit numbers; else as they are."""
+    if column.step is None or column.kind == "integer":
+        return values
+    distinct, inverse = np.unique(values, return_inverse=True)
+    decimals = shortest_decimals(distinct)
+    if decimals is None or off_grid(column, decimals).sum() > off_grid(column, distinct).sum():
+        return values
+    return decimals[inverse.reshape(-1)]
+
+
 def find_caps(distinct: np.ndarray, counts: np.ndarray) -> tuple[float | None, float | None]:
     """Low and high cap: extremes that occur at least 10 times and 5 times as often as any of their 5 neighbours."""
     if len(distinct) <= CAP_DISTINCT:

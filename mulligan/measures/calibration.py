@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mulligan.quantity import LEVEL, Quantity
+from mulligan.quantity import LEVEL, Quantity, none
 
 RIGHT = (0.93, 0.97)  # coverage that deserves the name 95 %: what a t interval of a skewed mean loses stays inside
 
@@ -61,8 +61,8 @@ class Coverage:
     """What a set of intervals was worth, where the truth is known.
 
     ``two_sided`` and ``one_sided`` are shares over all intervals of that form (None where there is none), ``by_kind``
-    over each kind. ``below`` and ``above`` count the two-sided misses with the truth below ``low`` and above ``high``:
-    with symmetric errors they are alike.
+    over each kind; a kind that is there in one cluster only has no share, and its entry says so. ``below`` and ``above``
+    count the two-sided misses with the truth below ``low`` and above ``high``: with symmetric errors they are alike.
     """
 
     two_sided: Quantity | None
@@ -78,7 +78,8 @@ class Coverage:
         """Compare each stated interval with its truth; one share for each kind, and for each form.
 
         A quantity without interval (kind ``none``, or a non-finite value) claims nothing: ValueError, for leaving it out
-        in silence would flatter.
+        in silence would flatter. ValueError also without any interval, and for intervals of a form (two-sided, one-sided)
+        in fewer than two clusters: one split has no error, so nothing it shows can hold or fail.
 
         >>> stated = [Quantity(0.0, "exact", -2.0, 2.0), Quantity(0.0, "lower bound", -1.6)]
         >>> Coverage.of(stated * 2, [1.0, 5.0, 3.0, -2.0], [0, 0, 1, 1]).below
@@ -89,18 +90,28 @@ class Coverage:
                 raise ValueError(f"a quantity without an interval claims nothing: {quantity}")
         hits = np.array([q.contains(truth) for q, truth in zip(quantities, truths, strict=True)], np.float64)
         labels = np.asarray(clusters)
-        two = np.array([q.two_sided for q in quantities])
+        two = np.array([q.two_sided for q in quantities], bool)
         kinds = np.array([q.kind for q in quantities])
 
-        def share(chosen: np.ndarray) -> Quantity | None:
-            enough = len(np.unique(labels[chosen])) > 1
-            return coverage(hits[chosen], labels[chosen], level) if enough else None
+        if not len(two):
+            raise ValueError("coverage needs at least one interval")
+
+        def form(chosen: np.ndarray, name: str) -> Quantity | None:
+            if not chosen.any():
+                return None
+            if len(np.unique(labels[chosen])) < 2:
+                raise ValueError(f"{int(chosen.sum())} {name} intervals of one cluster: one split has no error")
+            return coverage(hits[chosen], labels[chosen], level)
+
+        def share(chosen: np.ndarray) -> Quantity:
+            if len(np.unique(labels[chosen])) < 2:
+                return none(f"{int(chosen.sum())} intervals of one cluster: one split has no error", "share")
+            return coverage(hits[chosen], labels[chosen], level)
 
         by_kind = {str(kind): share(kinds == kind) for kind in np.unique(kinds)}
         below = sum(q.two_sided and q.low is not None and truth < q.low for q, truth in zip(quantities, truths))
         above = sum(q.two_sided and q.high is not None and truth > q.high for q, truth in zip(quantities, truths))
-        kept = {kind: found for kind, found in by_kind.items() if found is not None}
-        return cls(share(two), share(~two), kept, int(below), int(above))
+        return cls(form(two, "two-sided"), form(~two, "one-sided"), by_kind, int(below), int(above))
 
     @property
     def holds(self) -> bool:

@@ -1,7 +1,8 @@
 """The plain reading: a few sentences, each of which follows from numbers of the report.
 
-Rules. Two families are told apart only where the 95 % interval of their *paired* difference excludes 0. A bound speaks
-for one side. What the rows are too few to show is said with a number: about 2·(median stderr of the differences).
+Rules. Two families are told apart only where the 95 % interval of their *paired* difference excludes 0, and the smallest
+gap to a known law is of every family whose interval overlaps. A bound speaks for one side. What the rows are too few to
+show is said with a number: about 2·(median stderr of the differences).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mulligan.report.cells import label, ordered, unit
 from mulligan.report.formatting import auc, count, decimals, fixed, interval, listed, one_line, share
 
 Family = Mapping[str, Any]
-CLOSE = 0.3  # nats a row within which the simpler family is worth trying first
+CLOSE = 0.3  # nats a row: a simpler family whose interval does not go further below is worth trying first
 FEW_ROWS = 200
 CHANCE = 0.5
 SAMPLE_BASELINE = "resample"  # draws training rows: what perfect-looking samples without a model score
@@ -82,13 +83,26 @@ def _ranking(report: Mapping[str, Any], fitted: Sequence[Family]) -> str:
         found = [f"{label(f)} by {_size(d)}" for f, d in pairs if verdict(d) == side]
         if found:
             sentences.append(f"{word} on the test rows: {'; '.join(found)} ({measure}, 95 % interval).")
-    gaps = [(f, Quantity.from_json(f["truth_gap"])) for f in fitted if f.get("truth_gap")]
-    gaps = [(f, gap) for f, gap in gaps if gap.two_sided and gap.low is not None]
+    gaps = _nearest(fitted)
     if gaps:
-        nearest, gap = min(gaps, key=lambda pair: pair[1].value or 0.0)
-        size = f"{fixed(gap.value, decimals(gap.stderr))} ({interval(gap.to_json())}) {measure}"
-        sentences.append(f"The law is known; the smallest gap to it is that of {label(nearest)}, {size}.")
+        names = "; ".join(
+            f"{label(f)}, {fixed(gap.value, decimals(gap.stderr))} ({interval(gap.to_json())})" for f, gap in gaps
+        )
+        subject = (
+            "the smallest gap to it is that of" if len(gaps) == 1 else "by their intervals the smallest gap may be of"
+        )
+        sentences.append(f"The law is known; {subject} {names} {measure}.")
+    if pairs or gaps:
+        sentences.append("Each 95 % interval holds by itself, not all of them jointly.")
     return " ".join(sentences)
+
+
+def _nearest(fitted: Sequence[Family]) -> list[tuple[Family, Quantity]]:
+    """The families whose gap to the law may be the smallest: their intervals overlap that of the smallest value."""
+    gaps = [(f, Quantity.from_json(f["truth_gap"])) for f in fitted if f.get("truth_gap")]
+    stated = [(f, gap) for f, gap in gaps if gap.two_sided and gap.low is not None and gap.high is not None]
+    stated.sort(key=lambda pair: pair[1].value or 0.0)
+    return [(f, gap) for f, gap in stated if (gap.low or 0.0) <= (stated[0][1].high or 0.0)]
 
 
 def _size(difference: Quantity) -> str:
@@ -131,12 +145,15 @@ def _reasons(families: Sequence[Family], note: Callable[[Family], str | None]) -
 
 
 def _simplest(report: Mapping[str, Any], fitted: Sequence[Family]) -> str:
-    """The family with the fewest parameters among those within CLOSE of the reference, if it is not the reference."""
+    """The family with the fewest parameters among those shown to be within CLOSE of the reference, if it is another.
+
+    Shown means by the whole interval: its lower end decides, not the value.
+    """
     reference = _reference(report, fitted)
     if reference is None:
         return ""
-    close = [(f, d) for f, d in _compared(report, fitted) if d.kind != "upper bound" and (d.value or 0.0) >= -CLOSE]
-    close = [(f, d) for f, d in close if d.low is not None and f.get("parameters") is not None]
+    close = [(f, d) for f, d in _compared(report, fitted) if d.low is not None and d.low >= -CLOSE]
+    close = [(f, d) for f, d in close if f.get("parameters") is not None]
     if not close:
         return ""
     family, delta = min(close, key=lambda pair: pair[0]["parameters"])
@@ -147,7 +164,7 @@ def _simplest(report: Mapping[str, Any], fitted: Sequence[Family]) -> str:
     size = fixed(delta.value, decimals(delta.stderr))
     return (
         f"{label(family)} has the fewest parameters ({count(family['parameters'])}{rival}) of the families "
-        f"within {CLOSE} {unit(report)} of the reference (difference {size}, 95 % interval "
+        f"shown to be at most {CLOSE} {unit(report)} below the reference (difference {size}, 95 % interval "
         f"{interval(delta.to_json())}): try it first if you want simplicity."
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -24,6 +25,12 @@ from mulligan.errors import DataError, UsageError
 from mulligan.quantity import Quantity
 from mulligan.targets.gaussian import _floats, observed_and_free
 from mulligan.targets.known import gauss_legendre
+
+# Pieces of a cell for the rules that a tolerance compares: unequal, so that no two rules share a symmetry, and small at
+# the ends, where a jump would else be missed. Steps at 4 000 places of a cell are all inside the tolerance, except those
+# within 0.3 % of its edges.
+_WHOLE, _TWO, _FOUR = (0.0, 1.0), (0.0, 0.37, 1.0), (0.0, 0.04, 0.45, 0.97, 1.0)
+_MOST = 1 << 24
 
 
 class Histogram(Sampler, Density):
@@ -193,15 +200,27 @@ class Histogram(Sampler, Density):
     def expectation(self, h: Callable[[Array], Array], nodes: int = 6) -> Quantity:
         """E h(x) for h from (d,) to a scalar: Gauss-Legendre in every cell, Gauss-Laguerre in the tails.
 
-        Exact to rounding for polynomials of degree < 2·(nodes − 2) in each coordinate; the tolerance is the change from
-        nodes − 2 to nodes.
+        Exact to rounding for polynomials of degree < 2·(nodes − 2) in each coordinate. The tolerance is twice the spread of
+        four rules, plus rounding: ``nodes`` and nodes − 2 of them in a cell (both are symmetric, and agree on a jump in
+        the middle), and rules on two and on four unequal pieces of each cell. What no rule can see stays unsaid: a jump
+        nearer to an edge than their first node (0.3 % of the cell with 6 nodes), or a spike between all nodes. A rule on
+        pieces that would need more than 2²⁴ points is left out.
 
         >>> law = Histogram([[0.0, 1.0]], [5])
         >>> round(law.expectation(lambda x: x[0] ** 2).value, 4)
         0.3333
+        >>> law.expectation(lambda x: 1.0 * (x[0] > 0.47)).contains(0.53)
+        True
         """
-        coarse, value = (_cell_integral(self, h, n) for n in (max(1, nodes - 2), nodes))
-        tolerance = abs(value - coarse) + 4 * float(jnp.finfo(self.pseudo.dtype).eps) * abs(value)
+        coarse = max(1, nodes - 2)
+        size, value = _cell_integral(self, h, nodes, _WHOLE)
+        rules = [(coarse, _WHOLE), (max(1, nodes - 1), _TWO), (coarse, _FOUR)]
+        cells = float(self.counts.size)
+        allowed = [
+            (n, cuts) for n, cuts in rules if cells * (n * (len(cuts) - 1)) ** self.dim <= _MOST or cuts is _WHOLE
+        ]
+        values = [value, *(_cell_integral(self, h, n, cuts)[1] for n, cuts in allowed)]
+        tolerance = 2 * (max(values) - min(values)) + 4 * float(jnp.finfo(self.pseudo.dtype).eps) * size
         low, high = value - tolerance, value + tolerance
         return Quantity(value, "numeric", low, high, note="over the histogram", method_low=low, method_high=high)
 
@@ -212,16 +231,18 @@ def _cells(x: Any, edges: Any, xp: Any) -> Any:
     return xp.where(x == edges[-1], edges.size - 2, cell)
 
 
-def _cell_integral(law: Histogram, h: Callable[[Array], Array], nodes: int) -> float:
-    """Σ over cells of P(cell) times the mean of h in the cell, on a tensor grid of nodes."""
+def _cell_integral(
+    law: Histogram, h: Callable[[Array], Array], nodes: int, cuts: tuple[float, ...]
+) -> tuple[float, float]:
+    """E|h| and E h as Σ over cells of P(cell) times the mean in the cell, on a tensor grid of nodes in each piece."""
+    unit, unit_weight = _pieces(nodes, cuts, tail=False)
+    far, far_weight = _pieces(nodes, cuts, tail=True)
     points, weights = [], []
     for edges in law.edges:
         axis = np.asarray(edges, np.float64)
-        unit, unit_weight = gauss_legendre(nodes, 0.0, 1.0)
         point = list(axis[:-1, None] + np.diff(axis)[:, None] * unit)
         weight = [unit_weight] * len(point)
         if law.tails:
-            far, far_weight = np.polynomial.laguerre.laggauss(nodes)
             point = [axis[0] - (axis[1] - axis[0]) * far, *point, axis[-1] + (axis[-1] - axis[-2]) * far]
             weight = [far_weight, *weight, far_weight]
         points.append(np.stack(point))
@@ -235,4 +256,13 @@ def _cell_integral(law: Histogram, h: Callable[[Array], Array], nodes: int) -> f
     axes = [_floats(p.reshape(-1)) for p in points]
     at = lambda i: h(jnp.stack([a[k] for a, k in zip(axes, jnp.unravel_index(i, tuple(size)))]))  # noqa: E731
     values = np.asarray(jax.lax.map(at, index, batch_size=1 << 15), np.float64)
-    return float(joint.reshape(-1) @ values)
+    return float(joint.reshape(-1) @ np.abs(values)), float(joint.reshape(-1) @ values)
+
+
+def _pieces(nodes: int, cuts: tuple[float, ...], tail: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights of Gauss-Legendre on each piece of [0, 1]; for e^{−t} on [0, ∞) the last piece has no end."""
+    parts = [gauss_legendre(nodes, low, high) for low, high in pairwise(cuts)]
+    if tail:
+        t, weight = np.polynomial.laguerre.laggauss(nodes)
+        parts = [(x, w * np.exp(-x)) for x, w in parts[:-1]] + [(cuts[-2] + t, math.exp(-cuts[-2]) * weight)]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([w for _, w in parts])

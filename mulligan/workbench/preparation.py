@@ -10,6 +10,7 @@ import numpy as np
 
 from mulligan.data.codec import Codec, Encoded, fit_codec
 from mulligan.data.splits import Split, make_split, row_clusters, split_with_test
+from mulligan.data.support import outside_support
 from mulligan.data.table import Schema, Table
 from mulligan.errors import DataError, SetupError, UsageError
 
@@ -162,7 +163,7 @@ def _automatic_transforms(table: Table, split: Split) -> tuple[Schema, list[str]
             score = _normal_score(table, split, candidate)
             if score is not None:
                 scores[transform] = score
-        best = max(scores, key=lambda transform: scores[transform])
+        best = max(scores, key=lambda transform: scores[transform], default="none")
         columns[place] = replace(columns[place], transform=best)  # type: ignore[arg-type]
         tried = ", ".join(f"{transform} {score:.3f}" for transform, score in scores.items())
         notes.append(f"'{name}': transform {best} (mean log p of a normal law on select: {tried})")
@@ -170,11 +171,11 @@ def _automatic_transforms(table: Table, split: Split) -> tuple[Schema, list[str]
 
 
 def _normal_score(table: Table, split: Split, column: Any) -> float | None:
+    """Mean log p of select under a normal law fitted on train; None where the transform cannot be chosen."""
     values = table.values[:, [table.names.index(column.name)]]
-    shift = (column.step or 0.0) / 2
-    if column.transform != "none" and values.min() + shift <= 0:
-        return None
-    if column.transform == "logit" and values.max() - shift >= 1:
+    # The score reads train and select only. Whether the transform is defined is asked of every row, test rows included:
+    # a model that cannot take one of the table's own rows is of no use, and the answer is a yes or no, not a choice.
+    if outside_support(column, values).any():
         return None
     one = replace(table, schema=Schema((column,)), values=values, groups=None, parts=None)
     codec = fit_codec(one.rows(split.train))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ def open_table(source: Any, options: ReadOptions | None = None, *, data_seed: in
 
     A path to an existing file wins over a name; a name is one of ``catalog.LAWS`` (10 000 rows unless ``options.rows``,
     drawn with ``data_seed``) or ``catalog.TABLES``; anything else is taken as a DataFrame, an array or a dictionary of
-    columns. A ``Table`` comes back as it is. Raises DataError with the nearest name where nothing fits.
+    columns. A ``Table`` comes back as it is. Raises DataError with the nearest name where nothing fits, and UsageError for
+    options that a law, which is drawn and not read, cannot follow.
     """
     options = options or ReadOptions()
     if isinstance(source, Table):
@@ -33,6 +34,12 @@ def open_table(source: Any, options: ReadOptions | None = None, *, data_seed: in
         return inspect(read_file(source, options, known=[*LAWS, *TABLES]), options)
     name = str(source)
     if name in LAWS:
+        _refuse_idle_options(name, options)
+    return _named(name, options, data_seed)
+
+
+def _named(name: str, options: ReadOptions, data_seed: int) -> Table:
+    if name in LAWS:
         from mulligan.targets.named import draw_table
 
         return draw_table(name, LAW_ROWS if options.rows is None else options.rows, data_seed)
@@ -43,34 +50,50 @@ def open_table(source: Any, options: ReadOptions | None = None, *, data_seed: in
     raise _nothing(name)
 
 
+def _refuse_idle_options(name: str, options: ReadOptions) -> None:
+    """A law is drawn as it is: any option but ``rows`` (and ``seed``, which every command sets) would be ignored."""
+    plain = ReadOptions()
+    idle = [
+        field.name
+        for field in fields(ReadOptions)
+        if field.name not in ("rows", "seed")
+        and getattr(options, field.name) != getattr(plain, field.name)
+        and not (getattr(options, field.name) in ((), []) or getattr(options, field.name) == {})
+    ]
+    if idle:
+        raise UsageError(
+            f"'{name}' is a law, which takes no {', '.join(idle)}",
+            why="Its rows are drawn as they are; of the options for reading only rows applies",
+            do=f"leave {', '.join(idle)} out, or write the draws to a file and read that",
+        )
+
+
 def open_rows(source: Any, schema: Schema, options: ReadOptions | None = None, *, data_seed: int = 0) -> Table:
-    """Other rows put under a fitted schema; see ``data.inspection.conform`` for what is refused."""
+    """Other rows put under a fitted schema; see ``data.inspection.conform`` for what is refused.
+
+    Groups come from the column ``options.group``, or from ``source`` where it is a table that has them.
+    """
     options = options or ReadOptions()
-    if isinstance(source, Table) and source.schema == schema:
+    if isinstance(source, str | Path) and not Path(source).exists():
+        source = _named(str(source), options, data_seed)
+        options = replace(options, rename={})  # they were renamed when they were read
+    if not isinstance(source, Table):
+        return conform(_frame(source, options), schema, options)
+    if source.schema == schema:
         return source
-    return conform(_frame(source, options, data_seed), schema, options)
+    if options.group is not None and options.group not in source.names:
+        options = replace(options, group=None)
+    table = conform(from_object(source.to_dict(), options, source.source.name), schema, options)
+    carried = source.groups is not None and options.group is None and len(table) == len(source)
+    return replace(table, groups=source.groups) if carried else table
 
 
-def _frame(source: Any, options: ReadOptions, data_seed: int) -> Frame:
-    if isinstance(source, Table):
-        return from_object(source.to_dict(), options, source.source.name)
+def _frame(source: Any, options: ReadOptions) -> Frame:
     if not isinstance(source, str | Path):
         return from_object(source, options)
-    if Path(source).exists():
-        from mulligan.data.reading import read_file
+    from mulligan.data.reading import read_file
 
-        return read_file(source, options, known=[*LAWS, *TABLES])
-    name = str(source)
-    if name in LAWS:
-        from mulligan.targets.named import draw_table
-
-        drawn = draw_table(name, LAW_ROWS if options.rows is None else options.rows, data_seed)
-        return from_object(drawn.to_dict(), options, name)
-    if name in TABLES:
-        from mulligan.data.builtin import read_table
-
-        return from_object(read_table(name, options).to_dict(), options, name)
-    raise _nothing(name)
+    return read_file(source, options, known=[*LAWS, *TABLES])
 
 
 def _nothing(name: str) -> DataError:

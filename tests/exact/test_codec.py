@@ -18,6 +18,7 @@ from scipy.stats import kstest
 
 from mulligan.data import codec as codec_module
 from mulligan.data.codec import Codec, fit_codec
+from mulligan.data.support import outside_support
 from mulligan.data.table import Column, Schema, Source, Table
 from mulligan.measures.likelihood import log_mean_exp
 
@@ -341,7 +342,8 @@ def test_the_mean_bound_is_below_log_p(name, monkeypatch):
     bounds = {}
     for draws in (1, 16):
         real = codec_module.row_uniforms(values[:1, None], draws, 1, 0)
-        steps = real[0, :, 0] - real[0, 0, 0]
+        # On the grid of shifts, so that every draw passes the same 2000 midpoints: their mean is P(cell) to 1e-9.
+        steps = np.round((real[0, :, 0] - real[0, 0, 0]) * 2000) / 2000
         at_uniforms(monkeypatch, (shifts[:, None] + steps) % 1.0)
         rows = np.repeat(values, len(shifts)).reshape(-1, len(shifts))
         per_value = []
@@ -451,7 +453,31 @@ def test_every_draw_is_uniform_over_rows_and_over_salts():
     for a, b in [(0, 1), (1, 2)]:  # coordinates of one draw are independent
         assert abs(np.corrcoef(over_rows[:, 0, a], over_rows[:, 0, b])[0, 1]) < Z / np.sqrt(25_000)
     gaps = np.sort((over_rows[:, :, 0] - over_rows[:, :1, 0]) % 1.0, axis=1)
-    assert np.diff(gaps, axis=1).max() < 0.2  # 16 draws cover the cell evenly: 16 independent ones would not
+    assert np.diff(gaps, axis=1).max() < 0.2  # 16 draws hit each sixteenth: 16 independent ones would not
+
+
+@pytest.mark.parametrize(("m", "d"), [(1, 3), (3, 2), (16, 64), (100, 5), (1024, 2)])
+def test_draws_hit_every_stratum_of_every_coordinate_once(m, d):
+    u = codec_module.row_uniforms(np.arange(50.0)[:, None], m, d, 0)
+    assert u.shape == (50, m, d) and u.min() > 0 and u.max() < 1
+    strata = np.sort(np.floor(m * u), axis=1)
+    assert (strata == np.arange(m)[None, :, None]).all()  # a Kronecker sequence leaves gaps of .84 where d = 64
+
+
+def test_coordinates_and_their_parts_are_uncorrelated():
+    n, m = 20_000, 16
+    u = codec_module.row_uniforms(np.arange(float(n))[:, None], m, 3, 0)
+    for a, b in [(0, 1), (0, 2), (1, 2)]:
+        assert abs(np.corrcoef(u[..., a].reshape(-1), u[..., b].reshape(-1))[0, 1]) < Z / np.sqrt(n * m)
+    # Also within a row, where equal permutations would show, and stratum against place in the stratum.
+    within = [np.corrcoef(row[:, 0], row[:, 1])[0, 1] for row in u[:2000]]
+    assert abs(np.mean(within)) < Z / np.sqrt(2000 * (m - 1))
+    assert np.std(within) == pytest.approx(1 / np.sqrt(m - 1), rel=0.1)
+    stratum, place = np.divmod(m * u[..., 0].reshape(-1), 1.0)
+    assert abs(np.corrcoef(stratum, place)[0, 1]) < Z / np.sqrt(n * m)
+    # A permutation, of which each position holds each stratum equally often: χ² with 15 degrees of freedom.
+    counts = np.bincount(np.floor(m * u[:, 7, 2]).astype(int), minlength=m)
+    assert ((counts - n / m) ** 2 / (n / m)).sum() < 60
 
 
 def latent_coordinates(shares, n=25_000):
@@ -490,3 +516,45 @@ def test_draws_of_equal_training_rows_can_differ():
 def test_a_schema_that_only_lost_its_caps_decodes_without_them():
     column, train, _ = NUMBERS["grid capped on it"]
     assert made(replace(column, low_cap=None, high_cap=None), train).decode([[9.0]])[0, 0] > 8
+
+
+# --- cells and supports -----------------------------------------------------------------------------------------------
+
+SUPPORTS = {
+    "low cap of a count": (
+        Column("n", "integer", "integer", step=1.0, low_cap=0.0, transform="log"),
+        np.maximum(np.random.default_rng(0).poisson(20, 500) - 18, 0),
+    ),
+    "low cap": (
+        Column("x", "continuous", low_cap=0.5, transform="log"),
+        np.maximum(np.random.default_rng(1).lognormal(size=500), 0.5),
+    ),
+    "both caps": (
+        Column("p", "continuous", low_cap=0.05, high_cap=0.95, transform="logit"),
+        np.clip(np.random.default_rng(2).beta(0.4, 0.4, 500), 0.05, 0.95),
+    ),
+    "a grid beside 0": (
+        Column("g", "gridded", step=1.0, offset=0.75, decimals=2, transform="log"),
+        np.random.default_rng(3).poisson(1, 500) - 0.25,
+    ),
+    "a grid whose point is the end": (
+        Column("g", "gridded", step=1.0, offset=0.5, decimals=1, transform="log"),
+        np.random.default_rng(4).poisson(1, 500) + 0.5,
+    ),
+    "a grid that misses 1": (
+        Column("g", "gridded", step=0.3, decimals=1, transform="logit"),
+        (0.3 * np.random.default_rng(5).integers(0, 4, 500)).round(1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUPPORTS)
+def test_cells_stay_inside_the_support(name):
+    column, train = SUPPORTS[name]
+    codec = made(column, train)
+    encoded = codec.encode(train[:, None])
+    assert np.isfinite(encoded.points).all() and np.isfinite(encoded.log_jacobian).all()
+    for k in range(encoded.points.shape[1]):
+        np.testing.assert_allclose(codec.decode(encoded.points[:, k])[:, 0], train, rtol=0, atol=1e-12)
+    ends = codec.decode([[-50.0], [50.0]])[:, 0]
+    assert not outside_support(column, ends).any()

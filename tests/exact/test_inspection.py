@@ -1,6 +1,7 @@
 """What a table is found to be, and every refusal of rows that cannot be modelled, word by word."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from mulligan.data.resolution import find_caps, find_grid
 from mulligan.data.splits import make_split
 from mulligan.data.table import ReadOptions, Schema, Table
 from mulligan.errors import DataError, UsageError
+from mulligan.workbench.preparation import prepare
+from mulligan.workbench.sources import open_rows
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"  # real files beside the repository, not part of it
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no folder shared/data beside the repository")
@@ -267,7 +270,10 @@ def test_transforms():
     counts = [0, 1, 2, 2, 5]
     assert column(counts, transform={"v": "log"}).transform == "log"  # log of v + 1/2
     assert "above -0.5 (half a step below 0)" in message(lambda: column([-1, *counts], transform={"v": "log"}))
-    assert "between 0 and 1" in message(lambda: column([0.0, 0.25, 0.5, 0.75], transform={"v": "logit"}))
+    assert "between 0 and 1" in message(lambda: column(np.r_[0.0, SMOOTH**2 / 99], transform={"v": "logit"}))
+    shares = np.tile([0.0, 0.25, 0.5, 1.0], 9)
+    assert column(shares, transform={"v": "logit"}).transform == "logit"  # half a step on either side
+    assert "between -0.125 and 1.125" in message(lambda: column(np.r_[shares, 1.25], transform={"v": "logit"}))
     assert table({"v": SMOOTH}, transform={"v": "auto"}).extras == {"transform_auto": ("v",)}
     assert "no transform 'lgo'" in message(lambda: column(SMOOTH, transform={"v": "lgo"}), UsageError)
     assert "which is binary" in message(lambda: column([0, 1, 1], transform={"v": "log"}), UsageError)
@@ -390,6 +396,93 @@ def test_conform_reads_numeric_levels_from_any_type():
 def test_conform_checks_support():
     schema = table({"v": np.exp(SMOOTH)}, transform={"v": "log"}).schema
     assert "log needs values above 0" in message(lambda: conform(from_object({"v": [0.0]}), schema))
+
+
+def test_auto_takes_no_transform_that_refuses_a_row():
+    """Shares on a grid with 0 and 1 in it: what ``auto`` takes, the fitted schema takes."""
+    shares = np.r_[RNG.beta(0.5, 0.5, 900).round(2), 0.0, 1.0]
+    fitted = prepare(table({"v": shares}, transform={"v": "auto"}), 0).codec.schema
+    assert fitted.columns[0].transform == "logit"
+    assert len(conform(from_object({"v": shares}), fitted)) == 902
+    positive = table({"v": np.exp(3 * SMOOTH)}, transform={"v": "auto"})
+    assert prepare(positive, 0).codec.schema.columns[0].transform == "log"
+    test_row = make_split(positive, 0).test[0]
+    values = positive.values.copy()
+    values[test_row] = -1e-9
+    assert prepare(replace(positive, values=values), 0).codec.schema.columns[0].transform == "none"
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (np.ones(200), "--transform c=auto for 'c', which is constant. Only numbers"),
+        (["u", "v", "w", "w"] * 50, "--transform for 'c', which is categorical"),
+        ([0, 1] * 100, "--transform for 'c', which is binary"),
+    ],
+)
+def test_auto_is_for_numbers(cells, words):
+    said = message(lambda: table({"v": SMOOTH, "c": cells}, transform={"c": "auto"}), UsageError)
+    assert said.startswith(words) and "DO: leave --transform" in said
+
+
+def test_a_transform_of_a_column_left_out_is_refused():
+    columns = {"v": SMOOTH, "c": SMOOTH[::-1]}
+    assert "'c', which is not modelled" in message(
+        lambda: table(columns, drop=["c"], transform={"c": "log"}), UsageError
+    )
+
+
+def test_groups_of_other_rows_are_kept():
+    columns = {"who": ["a", "b"] * 100, "v": SMOOTH}
+    options = ReadOptions(group="who")
+    fitted = inspect(from_object(columns), options)
+    frame = from_object({"who": ["x", "y", "x"], "v": [0.5, None, 1.5]})
+    found = conform(frame, fitted.schema, replace(options, missing="drop"))
+    assert found.groups.tolist() == [0, 0] and not any("does not know" in note for note in found.notes)
+    assert open_rows(columns, fitted.schema, options).groups.tolist() == [0, 1] * 100
+    other = inspect(from_object({"who": ["a", "b"] * 50, "v": SMOOTH[:100]}), options)
+    assert open_rows(other, fitted.schema).groups.tolist() == [0, 1] * 50
+    lacking = conform(from_object({"v": [0.5]}), fitted.schema, options)
+    assert lacking.groups is None and "lacks 'who' (--group)" in lacking.notes[0]
+
+
+def test_sums_of_columns():
+    a, b, d = np.random.default_rng(1).normal(size=(3, 500))
+    words = message(lambda: table({"a": a, "b": b, "d": d, "c": a + 2 * b - 3}))
+    assert words == "'c' = 'a' + 2 x 'b' - 3. Log density would grow without limit. DO: --drop c"
+    assert "'c' = -'a' + 'b' + 1e+06" in message(lambda: table({"a": a, "b": b, "c": b - a + 1e6}))
+    almost = table({"a": a, "b": b, "c": a + b + 1e-6 * d})
+    assert almost.names == ("a", "b", "c") and almost.notes == ()
+    left, right = np.random.default_rng(2).integers(0, 50, (2, 500))
+    counts = table({"left": left, "right": right, "all": left + right})
+    assert "'all' = 'left' + 'right': the columns say the same (--drop all if unwanted)" in counts.notes
+    assert len(table({f"x{i}": row for i, row in enumerate(np.random.default_rng(3).normal(size=(9, 5)))}).names) == 9
+
+
+def test_grids_in_32_bit_numbers():
+    values = np.random.default_rng(4).normal(100, 3, 500).round(1)
+    found = table({"v": values.astype(np.float32)})
+    assert (found.schema.columns[0].kind, found.schema.columns[0].step) == ("gridded", 0.1)
+    np.testing.assert_array_equal(found.values[:, 0], values)
+    assert found.notes[0].startswith("'v' holds 32-bit numbers: read as written, 9")
+    assert column(values.astype(np.float32), resolution={"v": 0.1}).atoms == ()
+    assert column(SMOOTH.astype(np.float32)).kind == "continuous"
+    assert column(np.tile(SMOOTH.astype(np.float32) * 1000, 2)).kind == "continuous"  # digits of float32 are no grid
+    eighths = np.tile(np.arange(20) / 8, 5)
+    assert table({"v": eighths}).notes == table({"v": eighths.astype(np.float32)}).notes
+    schema = table({"v": values}).schema
+    np.testing.assert_array_equal(conform(from_object({"v": values.astype(np.float32)}), schema).values[:, 0], values)
+
+
+def test_a_stated_step_finer_than_the_file_keeps_its_decimals(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("v\n" + "10.5\n11.0\n10.0\n11.5\n" * 5)
+    options = ReadOptions(resolution={"v": 0.25})
+    found = inspect(read_file(path, options), options)
+    assert found.schema.columns[0].decimals == 2
+    assert found.with_values([[10.25]])["v"].tolist() == [10.25]
+    path.write_text("v\n" + "10\n11\n13\n12\n" * 5)
+    assert inspect(read_file(path, options), options).with_values([[10.25]])["v"].tolist() == [10.25]
 
 
 # Real files

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from scipy.special import logsumexp
 
 from mulligan.data.codec import Encoded
 from mulligan.families.kde import _scores
-from mulligan.measures.likelihood import in_blocks, point_log_prob
+from mulligan.measures.likelihood import point_log_prob
 from mulligan.models.factor import FactorModel
 from mulligan.models.kernel_density import KernelDensity
 from mulligan.targets.counting import Histogram
@@ -42,8 +41,8 @@ def float32(*arrays):
 
 
 def factors(rng, k, d):
-    """Lower triangular (k, d, d) with condition numbers of about 10."""
-    return np.tril(0.3 * rng.normal(size=(k, d, d)), -1) + np.eye(d) * rng.uniform(0.4, 1.2, (k, 1, d))
+    """Lower triangular (k, d, d), well conditioned for every d."""
+    return np.tril(0.4 / math.sqrt(d) * rng.normal(size=(k, d, d)), -1) + np.eye(d) * rng.uniform(0.4, 1.2, (k, 1, d))
 
 
 def log_normal(x, mean, factor):
@@ -65,7 +64,7 @@ def error(model, x, truth):
 @pytest.mark.parametrize("d", [1, 2, 6, 64])
 def test_gaussian(d):
     rng = np.random.default_rng(d)
-    mean, factor, x = float32(rng.normal(size=d), factors(rng, 1, d)[0] if d < 64 else np.eye(d), np.empty((ROWS, d)))
+    mean, factor = float32(rng.normal(size=d), factors(rng, 1, d)[0])
     x = (mean + rng.normal(size=(ROWS, d)) @ factor.T).astype(np.float32)
     assert error(Gaussian(mean, factor), x, log_normal(x, mean, factor)) < 2e-4
 
@@ -73,13 +72,12 @@ def test_gaussian(d):
 @pytest.mark.parametrize(("k", "d"), [(1, 2), (8, 6), (64, 2), (64, 16), (64, 64)])
 def test_mixture(k, d):
     rng = np.random.default_rng(k + d)
-    cholesky = factors(rng, k, d) if d < 64 else np.eye(d) * rng.uniform(0.5, 1.5, (k, 1, d))
-    weights, means, cholesky = float32(rng.normal(size=k), 3 * rng.normal(size=(k, d)), cholesky)
+    weights, means, cholesky = float32(rng.normal(size=k), 3 * rng.normal(size=(k, d)), factors(rng, k, d))
     part = rng.integers(k, size=ROWS)
     x = (means[part] + np.einsum("nij,nj->ni", cholesky[part], rng.normal(size=(ROWS, d)))).astype(np.float32)
     parts = np.stack([log_normal(x, mean, factor) for mean, factor in zip(means, cholesky)])
     truth = logsumexp(parts + (weights - logsumexp(np.float64(weights)))[:, None], axis=0)
-    assert error(GaussianMixture(weights, means, cholesky), x, truth) < 2e-3
+    assert error(GaussianMixture(weights, means, cholesky), x, truth) < 2e-4
 
 
 @pytest.mark.parametrize(("d", "q"), [(2, 1), (6, 3), (64, 20)])
@@ -90,7 +88,7 @@ def test_factor_model(d, q):
     x = x.astype(np.float32)
     wide = loadings.astype(np.float64)
     truth = log_normal(x, mean, np.linalg.cholesky(wide @ wide.T + np.diag(noise.astype(np.float64))))
-    assert error(FactorModel(*map(jnp.asarray, (mean, loadings, noise))), x, truth) < 2e-3
+    assert error(FactorModel(*map(jnp.asarray, (mean, loadings, noise))), x, truth) < 5e-4
 
 
 def kernel_setting(n, d):
@@ -124,13 +122,14 @@ def kernel_twin(centres, factor, bandwidth, x):
 @pytest.mark.parametrize(("n", "d"), KERNEL_SIZES)
 def test_kernel_density(n, d):
     model, x, truth = kernel_setting(n, d)
-    assert error(model, x, truth) < 2e-4
+    assert error(model, x, truth) < 5e-5
 
 
 def test_scores_of_the_bandwidth_search():
     """The search scores eight bandwidths in a program of its own; each must be the log p of the model with that width."""
     model, x, truth = kernel_setting(20_000, 2)
-    select = Encoded(x[:, None, :].astype(np.float64), np.zeros((ROWS, 1)))
+    x, truth = x[:512], truth[:512]
+    select = Encoded(x[:, None, :].astype(np.float64), np.zeros((512, 1)))
     widths = [0.5 * float(model.bandwidth), float(model.bandwidth)]
     centres, factor = np.asarray(model.whitened), np.asarray(model.cholesky, np.float64)
     found = _scores(select, centres, factor, widths)
@@ -139,11 +138,12 @@ def test_scores_of_the_bandwidth_search():
 
 
 def test_the_search_and_the_fitted_model_state_one_score():
+    """One bandwidth is tried, for time: the search scores it in its program of eight all the same."""
     rows = np.random.default_rng(0).normal(size=(30_000, 2))
-    fitted = fit(open_table(rows), "kde", effort="quick")
+    fitted = fit(open_table(rows), "kde", effort="quick", options={"kernel": "full", "bandwidth": "0.15"})
     best = max(choice["select"] for choice in fitted.card["row"]["choices"])
     assert fitted.card["row"]["select_log_prob"] == pytest.approx(best, abs=1e-3)
-    # A normal's entropy: a model of 21 000 rows is near, whatever its bandwidth.
+    # A normal's entropy: 21 000 centres come near.
     assert best == pytest.approx(-math.log(2 * math.pi * math.e), abs=0.05)
 
 
@@ -184,7 +184,7 @@ def test_enumerated_law(name):
     x = draw_rows(name, ROWS, 3).astype(np.float32)
     every = states(0, source.levels**source.dim, source.levels, source.dim)
     truth = lattice_twin(name, source, x) - logsumexp(lattice_twin(name, source, every))
-    assert error(source, x, truth) < 2e-5
+    assert error(source, x, truth) < 5e-6
 
 
 def lattice_twin(name, source, x):
@@ -193,17 +193,11 @@ def lattice_twin(name, source, x):
         w, b, c = (np.asarray(array, np.float64) for array in (source.W, source.b, source.c))
         return x @ b + np.logaddexp(0, c + x @ w).sum(1)
     shape, beta = ((3, 3), 0.44) if name == "ising-3x3" else ((2, 3), 0.5)
-    grid, f = x.reshape(-1, *shape), np.zeros(len(x))
-    index = np.arange(grid[0].size).reshape(shape)
-    pairs = {
-        tuple(sorted(pair))
-        for axis in (0, 1)
-        for pair in zip(index.reshape(-1).tolist(), np.roll(index, -1, axis).reshape(-1).tolist())
-    }
-    for i, j in pairs:
-        same = x[:, i] == x[:, j]
-        f += beta * (np.where(same, 1.0, -1.0) if name == "ising-3x3" else same)
-    return f
+    grid = x.reshape(-1, *shape)
+    match = (lambda a, b: (2 * a - 1) * (2 * b - 1)) if name == "ising-3x3" else (lambda a, b: a == b)
+    down = match(grid[:, 1:], grid[:, :-1]).sum((1, 2))
+    across = match(grid[:, :, 1:], grid[:, :, :-1]).sum((1, 2))
+    return beta * (down + across)
 
 
 @pytest.mark.parametrize("name", PLANE)
@@ -213,12 +207,10 @@ def test_named_law(name):
     x = draw_rows(name, ROWS, 3)
     x[::4] += rng.normal(0, 0.1, x[::4].shape)  # some rows beside the law's ridge
     x = x.astype(np.float32)
-    assert error(source, x, log_prob_float64(source, x)) < 2e-3
+    assert error(source, x, log_prob_float64(source, x)) < 5e-4
 
 
-def test_what_the_compiler_did_is_seen():
-    """A model off by a hundredth of a nat in one row of a hundred is refused."""
-    model, x, truth = kernel_setting(1000, 2)
-    wrong = in_blocks(jax.jit(lambda block: jax.vmap(model.log_prob)(jnp.asarray(block))), x)
-    wrong[::100] += 0.01
-    assert np.abs(wrong - truth).max() > 2e-4
+def test_a_model_that_is_a_little_off_is_seen():
+    rng = np.random.default_rng(0)
+    mean, factor, x = float32(rng.normal(size=2), factors(rng, 1, 2)[0], rng.normal(size=(ROWS, 2)))
+    assert error(Gaussian(mean, 1.001 * factor), x, log_normal(x, mean, factor)) > 5e-4

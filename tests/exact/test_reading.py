@@ -22,6 +22,7 @@ from mulligan.data.frames import from_object
 from mulligan.data.reading import read_file
 from mulligan.data.table import ReadOptions
 from mulligan.errors import DataError, SetupError, UsageError
+from mulligan.workbench.sources import read
 
 
 @pytest.fixture
@@ -287,3 +288,12 @@ def test_speed_of_reading(write):
     start = time.process_time()
     read_file(path)
     assert time.process_time() - start < 1.5  # 0.2 s on an idle machine
+
+
+def test_a_law_takes_no_options_but_rows():
+    words = message(lambda: read("moons", drop=["x2"], transform={"x1": "log"}), UsageError)
+    assert (
+        words.startswith("'moons' is a law, which takes no drop, transform.")
+        and "DO: leave drop, transform out" in words
+    )
+    assert read("moons", rows=20, seed=3, drop=[], na=()).values.shape == (20, 2)

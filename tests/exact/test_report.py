@@ -198,7 +198,10 @@ def test_the_reading_is_short_and_names_every_family_with_its_finding():
     assert "energy 1 of 5 and gan 2 of 5" in text
     assert "continuous-flow (loss became NaN at step 412; the last healthy state is kept)" in text
     assert "resample, which is no model and only repeats training rows, gets .50 ± .03" in text
-    assert "mixture (k=7, full) has the fewest parameters (545 against 34,816)" in text
+    assert "Each 95 % interval holds by itself, not all of them jointly." in text
+    close = example()
+    find(close, "mixture")["delta_to_best"] = quantity(-0.17, 0.06)
+    assert "mixture (k=7, full) has the fewest parameters (545 against 34,816)" in joined(close)
 
 
 def test_told_apart_or_not_follows_the_interval():
@@ -237,10 +240,32 @@ def test_no_reference_ranks_nothing():
     assert "rank nothing" in text and "Worse" not in text and "told apart from it" not in text
 
 
-def test_simplicity_ends_at_three_tenths():
+def test_simplicity_ends_where_the_interval_passes_three_tenths():
     report = example()
-    find(report, "mixture")["delta_to_best"] |= {"value": -0.31, "low": -0.43, "high": -0.19}
+    delta = find(report, "mixture")["delta_to_best"]
+    # The value decides nothing: −0.25 is within three tenths in both, and shown to be so in the first only.
+    delta |= {"value": -0.25, "low": -0.29, "high": -0.21}
+    assert "mixture (k=7, full) has the fewest parameters" in joined(report)
+    delta |= {"value": -0.25, "low": -0.31, "high": -0.19}
     assert "fewest parameters" not in joined(report)
+    delta |= {"kind": "lower bound", "low": -0.29, "high": None}
+    assert "mixture (k=7, full) has the fewest parameters" in joined(report)
+    delta |= {"kind": "upper bound", "low": None, "high": -0.1}
+    assert "fewest parameters" not in joined(report)
+
+
+def test_the_smallest_gap_is_of_all_whose_intervals_overlap():
+    report = example()
+    find(report, "flow")["truth_gap"] = quantity(0.020, 0.002, "estimate", 100_000)
+    find(report, "mixture")["truth_gap"] = quantity(0.027, 0.002, "estimate", 100_000)
+    find(report, "gaussian")["truth_gap"] = quantity(0.9, 0.002, "estimate", 100_000)
+    may = (
+        "the smallest gap may be of flow, 0.020 (0.016 to 0.024); mixture (k=7, full), 0.027 (0.023 to 0.031) nats/row."
+    )
+    assert may in joined(report)
+    find(report, "mixture")["truth_gap"] = quantity(0.029, 0.002, "estimate", 100_000)
+    text = joined(report)
+    assert "smallest gap to it is that of flow, 0.020 (0.016 to 0.024) nats/row." in text and "may be of" not in text
 
 
 def test_the_classifier_sentence_follows_the_interval_of_the_auc():

@@ -446,6 +446,38 @@ def test_histogram_with_tails_integrates_to_one(x64):
     assert np.isfinite(model.log_prob(jnp.array([1e6])))
 
 
+def test_histogram_tolerance_is_rounding_for_polynomials(x64):
+    _, model = counted(2, True, 0.5)
+    found = model.expectation(lambda x: x[0] ** 3 * x[1] ** 2 - x[1])
+    assert found.high - found.low < 1e-9 * (1 + abs(found.value))
+
+
+@pytest.mark.parametrize("tails", [False, True])
+def test_histogram_tolerance_holds_for_a_step(x64, tails):
+    """E 1[x > t] is known for each t. The tolerance that compares 6 nodes with 4 covers 69 % of steps in one cell."""
+    model = Histogram([[0.0, 1.0, 3.0]], [1, 5, 2, 4] if tails else [5, 2], 0.0, tails)
+    mass, edges = np.asarray(model.joint), np.array([0.0, 1.0, 3.0])
+    if tails:
+        above = lambda t: mass[1] * np.clip(1 - t, 0, 1) + mass[2] * np.clip((3 - t) / 2, 0, 1)  # noqa: E731
+        truth = lambda t: mass[0] * (1 - np.exp(min(t, 0.0))) + above(t) + mass[3] * np.exp(-max(t - 3, 0) / 2)  # noqa: E731
+        steps = np.linspace(-3.0, 8.0, 60)
+    else:
+        truth = lambda t: mass[0] * np.clip(1 - t, 0, 1) + mass[1] * np.clip((3 - t) / 2, 0, 1)  # noqa: E731
+        steps = np.linspace(0.005, 2.99, 60)
+    steps = steps[np.abs(steps[:, None] - edges).min(1) > 0.008]  # nearer to an edge no node sees it
+    for t in steps:
+        found = model.expectation(lambda x, t=t: (x[0] > t) * 1.0)
+        assert found.contains(truth(t)), (t, found)
+        assert found.high - found.low < 1
+
+
+def test_histogram_tolerance_of_a_jump_in_the_middle():
+    """Both symmetric rules say exactly .5, and agreed on a tolerance of 2e-7."""
+    found = Histogram([[0, 1]], [5]).expectation(lambda x: (x[0] > 0.47) * 1.0)
+    assert found.contains(0.53) and found.high - found.value > 0.03
+    assert found.value == pytest.approx(0.5, abs=1e-6)
+
+
 def test_histogram_edges_and_outside():
     model = Histogram.from_rows([[0.0], [0.5], [1.0]], [[0.0, 0.5, 1.0]])
     assert model.counts.tolist() == [1, 2]

@@ -210,6 +210,28 @@ def test_what_claims_nothing_is_refused():
         coverage(np.array([0.5, 1.0]))
     with pytest.raises(ValueError, match="two clusters"):
         coverage(np.ones(3), np.zeros(3))
+    with pytest.raises(ValueError, match="at least one interval"):
+        Coverage.of([], [], [])
+
+
+@pytest.mark.parametrize("kind", ["exact", "lower bound"])
+@pytest.mark.parametrize("truth", [0.0, 100.0, -100.0])
+def test_intervals_of_one_split_neither_hold_nor_fail(kind, truth):
+    one = Quantity(0.0, kind, -1.0, 1.0 if kind == "exact" else None)
+    with pytest.raises(ValueError, match=r"5 .*-sided intervals of one cluster"):
+        Coverage.of([one] * 5, [truth] * 5, [0] * 5)
+    with pytest.raises(ValueError, match="one cluster"):  # the other form being there changes nothing
+        other = Quantity(0.0, "lower bound" if kind == "exact" else "exact", -1.0, 1.0)
+        Coverage.of([other] * 5 + [one], [0.0] * 5 + [truth], [0, 1, 2, 3, 4, 0])
+    assert Coverage.of([one] * 5, [0.0] * 5, range(5)).holds
+    assert not Coverage.of([one] * 50, [-100.0] * 50, range(50)).holds
+
+
+def test_a_kind_of_one_split_is_listed_without_a_share():
+    quantities = [Quantity(0.0, "exact", -1.0, 1.0)] * 4 + [Quantity(0.0, "numeric", -1.0, 1.0)] * 2
+    found = Coverage.of(quantities, [0.0] * 6, [0, 1, 2, 3, 0, 0])
+    assert found.by_kind["exact"].value == 1.0 and found.two_sided.n == 6
+    assert found.by_kind["numeric"].kind == "none" and "2 intervals of one cluster" in found.by_kind["numeric"].note
 
 
 def test_all_hits_are_as_many_as_clusters():
