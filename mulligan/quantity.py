@@ -229,7 +229,7 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     """Ends of Wilson's 95 % interval of a share among n independent ones; n may be an effective number.
 
     >>> low, high = wilson(1.0, 10)
-    >>> round(low, 3), high
+    >>> round(low, 3), round(high, 3)
     (0.722, 1.0)
     """
     z = _Z975
