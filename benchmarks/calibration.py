@@ -335,18 +335,19 @@ def _groups(claims: list[Claim], key: Callable[[Claim], str]) -> Iterable[tuple[
 
 def _line(label: str, claims: list[Claim]) -> dict[str, Any]:
     hits = [claim.quantity.contains(claim.truth) for claim in claims]
-    found = coverage_of(claims)
-    share = found.two_sided or found.one_sided
-    two = all(claim.quantity.two_sided for claim in claims)
+    several = len({claim.split for claim in claims}) > 1  # one split is one replication: no coverage can be stated
+    found = coverage_of(claims) if several else None
+    share = None if found is None else found.two_sided or found.one_sided
+    two = found is not None and all(claim.quantity.two_sided for claim in claims)
     return {
         "label": label,
         "hits": sum(hits),
         "of": len(hits),
         "splits": len({claim.split for claim in claims}),
         "coverage": None if share is None else share.to_json(),
-        "truth_below": found.below if two else None,
-        "truth_above": found.above if two else None,
-        "holds": found.holds if len(hits) >= 100 else None,
+        "truth_below": found.below if found and two else None,
+        "truth_above": found.above if found and two else None,
+        "holds": found.holds if found and len(hits) >= 100 else None,
     }
 
 
