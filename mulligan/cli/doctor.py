@@ -22,7 +22,6 @@ PACKAGES = (
     "polars",
     "narwhals",
     "safetensors",
-    "matplotlib",
     "typer",
     "rich",
 )

@@ -238,3 +238,38 @@ def test_intervals_cover(scenario, seed, request):
 def test_broken_intervals_are_seen(scenario, broken, seed):
     count, p = covered(scenario, broken, seed)
     assert p < ALPHA, f"{broken.__name__}: {count} of {REPETITIONS} cover, p {p:.1e}"
+
+
+# --- skewed rows ------------------------------------------------------------------------------------------------------
+
+
+def skewed_coverage(interval, seed):
+    """How often the interval of 50 values of log N(x; 0, 1) + const, whose skewness is −2.8, holds their mean −1/2."""
+    generator = np.random.default_rng(seed)
+    held = 0
+    for _ in range(REPETITIONS):
+        low, high = interval(-0.5 * generator.normal(size=50) ** 2)
+        held += low <= -0.5 <= high
+    return binomtest(held, REPETITIONS, 0.95).pvalue
+
+
+def test_intervals_of_skewed_rows_are_true(seed):
+    def stated(values):
+        q = mean_of_rows(values, "exact")
+        return q.low, q.high
+
+    assert skewed_coverage(stated, seed) > ALPHA
+
+
+def test_saboteur_symmetric_interval_of_skewed_rows(seed):
+    def symmetric(values):
+        q = mean_of_rows(values, "exact")
+        reach = t.ppf(0.975, 49) * q.stderr
+        return q.value - reach, q.value + reach
+
+    assert skewed_coverage(symmetric, seed) < ALPHA
+
+
+def test_one_row_that_decides_does_not_blow_the_interval_up():
+    q = mean_of_rows(np.array([0.0] * 49 + [-100.0]), "exact")
+    assert (q.value - q.low) / q.stderr < 4 and (q.high - q.value) / q.stderr > 1
