@@ -23,7 +23,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -276,8 +276,9 @@ def claims_of_split(setting: Setting, split: int, auc: bool = True) -> list[Clai
         entropy = float(law_of(setting).entropy().value)
         add(third.family, "truth gap", fresh_gap(setting, third, split), -entropy - truth, error)
     if auc:
-        draws = rows_of(setting, len(test), AUC_SEED + split)
-        add("the law", "AUC", two_sample_auc(test.values, draws, prepared.table.schema, split), 0.5, 0.0)
+        draws = rows_of(replace(setting, copies=1), len(test), AUC_SEED + split)  # a model does not repeat its draws
+        auc_of = partial(two_sample_auc, clusters=prepared.test_clusters)
+        add("the law", "AUC", auc_of(test.values, draws, prepared.table.schema, split), 0.5, 0.0)
     return claims
 
 
