@@ -83,7 +83,8 @@ class Family:
     ``capabilities`` are the contracts of ``mulligan.core`` that its fitted model fulfils; ``log_p`` says in words how
     log p is known; ``strokes`` is network evaluations a sample and ``balls`` the chains (the golf columns). ``make``
     names the function that makes its recipe; ``in_compare`` puts it into a comparison without being asked;
-    ``most_columns`` is the greatest number of encoded columns that it can take.
+    ``most_columns`` is the greatest number of encoded columns that it can take; ``conditional`` says that it can model
+    some columns given others.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Family:
     baseline: bool = False
     in_compare: bool = True
     most_columns: int | None = None
+    conditional: bool = False
 
     def recipe(self, variant: str | None, options: Mapping[str, Any], effort: Effort) -> Any:
         """The object that fits this family (imports its module)."""
@@ -119,6 +121,12 @@ class Family:
 
 _REGULARISATION = Option(
     "regularisation", "float", 1e-6, "added to every variance, in units of the standardised columns", 0.0, 1.0
+)
+
+_TRAINING = (
+    Option("decay", "float", None, "decay of the weight matrices", 0.0, 10.0),
+    Option("rate", "float", None, "peak learning rate", 1e-6, 1.0),
+    Option("batch", "integer", 512, "rows of a step", 1, 1_000_000),
 )
 
 _FAMILIES = (
@@ -203,6 +211,27 @@ _FAMILIES = (
             Option("pseudo_count", "float", None, "added to the count of every cell", 1e-6, 100.0),
         ),
         most_columns=3,
+    ),
+    Family(
+        "flow",
+        ("normalizing-flow", "normalising-flow", "nsf"),
+        (),
+        ("Density", "Sampler"),
+        log_p="exact",
+        strokes="1",
+        balls="1",
+        good_at="curved and correlated columns, rows by the thousand; log p and samples in one pass",
+        watch_for="separate clouds are joined by thin bridges; few rows over-fit",
+        make="mulligan.families.flow:make",
+        options=(
+            Option("layers", "integer", 6, "layers, each a mixing and a spline", 1, 64),
+            Option("width", "integer", 64, "units of each hidden layer of the conditioning networks", 1, 4096),
+            Option("depth", "integer", 2, "hidden layers of the conditioning networks", 0, 16),
+            Option("bins", "integer", 16, "bins of each spline", 2, 128),
+            Option("bound", "float", 5.0, "splines act on [-bound, bound] of the standardised columns", 1.0, 100.0),
+            *_TRAINING,
+        ),
+        conditional=True,
     ),
     Family(
         "resample",

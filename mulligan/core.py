@@ -114,10 +114,10 @@ class Kernel(eqx.Module):
 class _ScoreOf(Score):
     of: Density | Energy
 
-    def score(self, x: Array) -> Array:
+    def score(self, x: Array, given: Array | None = None) -> Array:
         model = self.of
         if isinstance(model, Density):
-            return jax.grad(lambda y: model.log_prob(y))(x)
+            return jax.grad(lambda y: model.log_prob(y, given))(x)
         return -jax.grad(model.energy)(x)
 
 

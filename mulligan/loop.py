@@ -260,7 +260,7 @@ def interruptible() -> Iterator[threading.Event]:
 class EarlyStopping:
     """Keeps the best state by ``score`` (higher is better, usually on the select rows) and stops when it no longer rises.
 
-    Stops once ``patience`` looks in a row gained no more than ``minimum_gain`` over the best.
+    Stops once ``patience`` looks in a row (``waited`` counts them) gained no more than ``minimum_gain`` over the best.
     """
 
     score: Callable[[State], float]
@@ -271,15 +271,15 @@ class EarlyStopping:
     best_score: float = -np.inf
     best_step: int = 0
     scores: list[tuple[int, float]] = field(default_factory=list)
-    _waited: int = 0
+    waited: int = 0
 
     def __call__(self, step: int, state: State, history: dict[str, np.ndarray]) -> str | None:
         score = float(self.score(state))
         self.scores.append((step, score))
-        self._waited = 0 if score > self.best_score + self.minimum_gain else self._waited + 1
+        self.waited = 0 if score > self.best_score + self.minimum_gain else self.waited + 1
         if score > self.best_score:
             self.best_state, self.best_score, self.best_step = state, score, step
-        if self._waited >= self.patience:
+        if self.waited >= self.patience:
             return f"no gain since step {self.best_step}"
         return None
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mulligan.data.draws import row_uniforms
+from mulligan.data.grid import has_cells, neighbours, snap, transform, untransform
 from mulligan.data.support import outside_support, support
 from mulligan.data.table import Column, Schema, Table
 
@@ -33,16 +34,31 @@ _CAP_MARGIN = 1e-3  # of a continuous cap's cell, left free at the end of the su
 
 
 class Encoded(NamedTuple):
-    """``points`` (n, m, d) float64: m draws for each row. ``log_jacobian`` (n, m): add it to log p(z)."""
+    """``points`` (n, m, d) float64: m draws for each row. ``log_jacobian`` (n, m): add it to log p(z). ``given`` (n, g)
+    is what each row is conditioned on, or None."""
 
     points: np.ndarray
     log_jacobian: np.ndarray
+    given: np.ndarray | None = None
 
     @property
     def flat(self) -> np.ndarray:
         """All draws as rows of one float32 matrix (n·m, d), each row's draws together."""
         n, m, d = self.points.shape
         return self.points.reshape(n * m, d).astype(np.float32)
+
+    @property
+    def flat_given(self) -> np.ndarray | None:
+        """What each row of ``flat`` is conditioned on, float32 (n·m, g), or None."""
+        if self.given is None:
+            return None
+        return np.repeat(self.given, self.points.shape[1], axis=0).astype(np.float32)
+
+    def thinned(self, most: int) -> Encoded:
+        """So many of each row's draws, from the first, that there are about ``most`` points; every row is kept."""
+        n, m, _ = self.points.shape
+        kept = max(1, min(m, most // max(n, 1)))
+        return Encoded(self.points[:, :kept], self.log_jacobian[:, :kept], self.given)
 
 
 @dataclass(frozen=True)
@@ -79,9 +95,14 @@ class Codec:
         return sum(part.width for part in self.parts)
 
     @property
+    def given_dim(self) -> int:
+        """0: nothing is given."""
+        return 0
+
+    @property
     def dequantises(self) -> bool:
         """Whether any column has a probability or a cap, so that log p of a row is a lower bound."""
-        return any(_has_cells(column) for column in self.schema.modelled)
+        return any(has_cells(column) for column in self.schema.modelled)
 
     def encode(self, values: np.ndarray, draws: int | None = None, salt: int | np.ndarray = 0) -> Encoded:
         """Points (n, m, d) and log-Jacobians (n, m) of rows (n, columns).
@@ -110,24 +131,19 @@ class Codec:
         rows = np.empty((len(points), len(self.parts)))
         for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
             place = points[:, part.start : part.start + part.width]
-            if column.kind in ("binary", "categorical"):
-                rows[:, j] = _decode_levels(part, place)
-            else:
-                raw = _untransform(column, place[:, 0] * part.scale + part.mean)
-                rows[:, j] = _snap(column, raw)
+            is_level = column.kind in ("binary", "categorical")
+            rows[:, j] = _decode_levels(part, place) if is_level else decode_number(column, part, place[:, 0])
         return rows
 
     def slopes(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """dz/dv and d log|dz/dv|/dv of every entry (n, columns), for columns that have a density."""
-        slope, bend = np.empty(values.shape), np.zeros(values.shape)
+        slope, bend = np.ones(values.shape), np.zeros(values.shape)
         for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
             v = values[:, j]
             if column.transform == "log":
                 slope[:, j], bend[:, j] = 1 / v, -1 / v
             elif column.transform == "logit":
                 slope[:, j], bend[:, j] = 1 / v + 1 / (1 - v), -1 / v + 1 / (1 - v)
-            else:
-                slope[:, j] = 1.0
             slope[:, j] /= part.scale
         return slope, bend
 
@@ -153,13 +169,14 @@ def fit_codec(train: Table) -> Codec:
     parts: list[Part] = []
     start = 0
     for j, column in enumerate(train.schema.modelled):
-        part = _fit_part(column, train.values[:, j], start)
+        part = fit_part(column, train.values[:, j], start)
         parts.append(part)
         start += part.width
     return Codec(train.schema, tuple(parts))
 
 
-def _fit_part(column: Column, values: np.ndarray, start: int) -> Part:
+def fit_part(column: Column, values: np.ndarray, start: int) -> Part:
+    """What is learned of one column from its training values; ``start`` is its first coordinate."""
     if column.kind in ("binary", "categorical"):
         counts = np.bincount(values.astype(int), minlength=len(column.levels)) + 1.0
         return Part(start, len(column.levels) - 1, shares=tuple(counts / counts.sum()))
@@ -177,23 +194,29 @@ def _fit_part(column: Column, values: np.ndarray, start: int) -> Part:
     n = len(values)
     spaced = ((np.arange(n) * 0.6180339887498949) % 1.0)[:, None, None]  # evenly spread draws, for the moments only
     latent, _ = _encode_number(column, part, values, spaced, 1)
-    scale = float(latent.std())
-    mean = float(latent.mean())
+    mean, scale = float(latent.mean()), float(latent.std())
     return Part(start, 1, mean, scale if scale > 0 else 1.0, part.low_width, part.high_width)
 
 
 # --- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def _has_cells(column: Column) -> bool:
-    return column.discrete or column.low_cap is not None or column.high_cap is not None
+def standardise(column: Column, part: Part, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """z = (T(v) − mean)/scale of numbers v, and log |dz/dv|; same shape."""
+    latent, log_slope = transform(column, raw)
+    return (latent - part.mean) / part.scale, log_slope - np.log(part.scale)
+
+
+def decode_number(column: Column, part: Part, latent: np.ndarray) -> np.ndarray:
+    """The valid value whose cell holds z."""
+    return snap(column, untransform(column, latent * part.scale + part.mean))
 
 
 def _encode_number(
     column: Column, part: Part, values: np.ndarray, u: np.ndarray | None, m: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """z (n, m) and log of (cell width · |dz/dv|) (n, m)."""
-    if u is None or not _has_cells(column):
+    if u is None or not has_cells(column):
         raw = np.repeat(values[:, None], m, axis=1)
         log_width = np.zeros_like(raw)
     else:
@@ -203,13 +226,13 @@ def _encode_number(
         raw = low[:, None] + width * inside
         # A value without a cell (continuous, not at a cap) has width 0: it is a density, and adds nothing.
         log_width = np.where(width > 0, np.log(np.where(width > 0, width, 1.0)), 0.0) + np.zeros_like(raw)
-    latent, log_slope = _transform(column, raw)
-    return (latent - part.mean) / part.scale, log_width + log_slope - np.log(part.scale)
+    latent, log_slope = standardise(column, part, raw)
+    return latent, log_width + log_slope
 
 
 def _cells(column: Column, part: Part, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper edge of each value's cell; both the value itself where it has none."""
-    below, above = _neighbours(column, values)
+    below, above = neighbours(column, values)
     low, high = (below + values) / 2, (values + above) / 2
     least, greatest = support(column)
     if column.step:
@@ -223,64 +246,6 @@ def _cells(column: Column, part: Part, values: np.ndarray) -> tuple[np.ndarray, 
         bound = least + margin * (high - least) if np.isfinite(least) else least
         low = np.where(values == column.low_cap, np.maximum(high - part.low_width, bound), low)
     return low, high
-
-
-def _neighbours(column: Column, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The next allowed values below and above, on the grid or atoms; both the value itself where there is no grid."""
-    if not column.step:
-        return values, values
-    atoms = np.array([-np.inf, *sorted(column.atoms), np.inf])
-    place = (values - column.offset) / column.step
-    is_atom = np.isin(values, column.atoms)
-    below = column.offset + np.where(is_atom, np.floor(place), np.rint(place) - 1) * column.step
-    above = column.offset + np.where(is_atom, np.ceil(place), np.rint(place) + 1) * column.step
-    below = np.maximum(below, atoms[np.searchsorted(atoms, values, "left") - 1])
-    return below, np.minimum(above, atoms[np.searchsorted(atoms, values, "right")])
-
-
-def _snap(column: Column, raw: np.ndarray) -> np.ndarray:
-    """The value whose cell holds ``raw``: the nearest one, or the cap."""
-    if not _has_cells(column):
-        return raw
-    values = raw
-    if column.step:
-        place = np.rint((raw - column.offset) / column.step)
-        place += outside_support(column, column.offset + place * column.step) * np.where(raw < 0.5, 1, -1)
-        values = _tidy(column, column.offset + place * column.step)
-    for atom in column.atoms:
-        values = np.where(np.abs(raw - atom) < np.abs(raw - values), atom, values)
-    for cap, side, beyond in ((column.high_cap, 0, np.greater_equal), (column.low_cap, 1, np.less)):
-        if cap is not None:
-            edge = (cap + _neighbours(column, np.array([cap]))[side][0]) / 2
-            values = np.where(beyond(raw, edge), cap, values)
-    return values
-
-
-def _tidy(column: Column, values: np.ndarray) -> np.ndarray:
-    """offset + k·step without the last digit's noise."""
-    return np.round(values, 12 if column.decimals is None else max(column.decimals, 0)) + 0.0
-
-
-def _transform(column: Column, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """T(v) and log |dT/dv|; grids are shifted by half a step so that their lowest cell stays inside the support."""
-    shift = (column.step or 0.0) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if column.transform == "log":
-            log = np.log(v + shift)
-            return log, -log
-        if column.transform == "logit":
-            p = (v + shift) / (1 + 2 * shift)
-            return np.log(p) - np.log1p(-p), -np.log(p) - np.log1p(-p) - np.log(1 + 2 * shift)
-    return v, np.zeros_like(v)
-
-
-def _untransform(column: Column, t: np.ndarray) -> np.ndarray:
-    shift = (column.step or 0.0) / 2
-    if column.transform == "log":
-        return np.exp(np.minimum(t, 700.0)) - shift
-    if column.transform == "logit":
-        return (1 + 2 * shift) / (1 + np.exp(-np.clip(t, -700.0, 700.0))) - shift
-    return t
 
 
 # --- categories --------------------------------------------------------------------------------------------------------

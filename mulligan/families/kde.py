@@ -35,7 +35,8 @@ def make(variant: str | None, effort: Effort, bandwidth: float | None, kernel: s
 def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> Outcome:
     """Search the bandwidth for each kernel, keep the best."""
     points = all_points(fitting.train)
-    select = _thinned(fitting.select)
+    # The model that the search ends in is scored with all draws; the search itself stays cheap.
+    select = fitting.select.thinned(SEARCHED_POINTS)
     allowance = Allowance(fitting.budget, None, fitting.compiled)
     _, covariance = weighted_moments(points)
     choices, candidates = [], []
@@ -62,13 +63,6 @@ def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> 
     model = KernelDensity(jnp.asarray(whitened), jnp.asarray(factor, jnp.float32), jnp.asarray(width, jnp.float32))
     label = f"kde (h={width:.3g}, {kernel})"
     return Outcome(model, label, parameters=points.size, choices=choices)
-
-
-def _thinned(select: Encoded) -> Encoded:
-    """So many draws of each row that the search stays cheap; the model it ends in is scored with all of them."""
-    n, m, _ = select.points.shape
-    draws = max(1, min(m, SEARCHED_POINTS // n))
-    return Encoded(select.points[:, :draws], select.log_jacobian[:, :draws])
 
 
 def _search(

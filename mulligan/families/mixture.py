@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from mulligan.catalog import Effort
-from mulligan.data.codec import Codec
+from mulligan.data.given import AnyCodec
 from mulligan.errors import FitError, UsageError
 from mulligan.families.recipe import Allowance, Fitting, Outcome, Recipe, all_points
 from mulligan.learners.expectation_maximisation import MixtureEM, MixtureState, mixture_em
@@ -221,7 +221,7 @@ def _outcome(fitting: Fitting, best: Fit, tried: list[Fit], search: _Search) -> 
     )
 
 
-def parameter_table(state: MixtureState, codec: Codec) -> dict[str, Any]:
+def parameter_table(state: MixtureState, codec: AnyCodec) -> dict[str, Any]:
     """Weight, mean and standard deviation of every part, in the user's units for untransformed numbers.
 
     A transformed column is shown on its transformed scale, a category by its latent normal scores; both are named so.

@@ -13,9 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mulligan.checkpoints import Checkpoints
 from mulligan.compilations import Compilations
 from mulligan.core import Density
-from mulligan.data.codec import Codec, Encoded
+from mulligan.data.codec import Encoded
+from mulligan.data.given import AnyCodec
+from mulligan.data.table import Table
 from mulligan.loop import Run
 from mulligan.measures.likelihood import row_log_prob
 
@@ -27,18 +30,23 @@ class Fitting:
     ``train`` and ``select`` are encoded rows; ``rows`` is the number of real training rows (draws do not count);
     ``steps`` caps the steps of every run (None: the effort decides) and ``budget`` the seconds of the whole fit;
     ``pulse(phase, step, steps, latest)`` hears of progress; ``interrupted()`` says that the user pressed Ctrl-C: return
-    the best so far. ``compiled`` grows with the seconds of compilation, which no budget counts.
+    the best so far. ``compiled`` grows with the seconds of compilation, which no budget counts. ``train_rows`` and
+    ``select_rows`` are the rows before encoding, for a family with a codec of its own; ``checkpoints`` is where a long
+    training keeps what it needs to go on after a kill, or None.
     """
 
     train: Encoded
     select: Encoded
-    codec: Codec
+    codec: AnyCodec
     seed: int
     budget: float | None
     steps: int | None
     pulse: Callable[[str, int, int, dict[str, float]], None]
     interrupted: Callable[[], bool] = lambda: False
     compiled: Compilations = field(default_factory=Compilations)
+    train_rows: Table | None = None
+    select_rows: Table | None = None
+    checkpoints: Checkpoints | None = None
 
     @property
     def rows(self) -> int:
@@ -47,6 +55,11 @@ class Fitting:
     @property
     def dim(self) -> int:
         return self.train.points.shape[2]
+
+    @property
+    def given(self) -> int:
+        """g, the number of coordinates that the model is conditioned on; 0 where it is not."""
+        return 0 if self.train.given is None else self.train.given.shape[1]
 
     def select_score(self, density: Density) -> float:
         """Mean log p of the select rows, in the user's units: what every choice is made by."""
@@ -60,6 +73,8 @@ class Outcome:
     ``label`` names the choice for a reader ("mixture (k=8, full)"); ``choices`` lists what was tried with its mean log p
     on select (and BIC where there is one); ``history`` holds learning curves; ``steps`` the steps of the run that made
     the model; ``table`` its parameters in the user's units; ``stopped`` a sentence if something ended it early.
+    ``codec`` is the family's own, None for the one that all share. ``twin`` is the number of steps with which ``steps``
+    repeats this fit where it is not the number taken (a schedule that ended early).
     """
 
     model: Any
@@ -72,6 +87,8 @@ class Outcome:
     table: dict[str, Any] | None = None
     stopped: str | None = None
     interrupted: bool = False
+    codec: AnyCodec | None = None
+    twin: int | None = None
 
 
 class Recipe(Protocol):

@@ -8,6 +8,7 @@ over draws and the Jacobians in float64. Rows are scored in blocks padded to one
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +41,7 @@ def row_log_prob(density: Density, encoded: Encoded) -> np.ndarray:
 def row_likelihood(density: Density, encoded: Encoded) -> RowLikelihood:
     """log p of each row, with the influence of its draws (all 0 where a row is one point)."""
     n, m, _ = encoded.points.shape
-    log_w = point_log_prob(density, encoded.flat).reshape(n, m) + encoded.log_jacobian
+    log_w = point_log_prob(density, encoded.flat, encoded.flat_given).reshape(n, m) + encoded.log_jacobian
     if m == 1:
         return RowLikelihood(log_w[:, 0], np.zeros((n, 1)))
     log_mean = log_mean_exp(log_w)
@@ -69,21 +70,29 @@ def draw_error(influence: np.ndarray, rows: np.ndarray, clusters: np.ndarray | N
     return float(np.sqrt(max(0.0, float(together @ variance)))) / n
 
 
-def point_log_prob(density: Density, points: np.ndarray) -> np.ndarray:
-    """log p(z) of each point (n, d), float64 (n,)."""
-    return in_blocks(lambda block: _log_prob_block(density, block), points)
+def point_log_prob(density: Density, points: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+    """log p(z) of each point (n, d), float64 (n,); ``given`` (n, g) is what each is conditioned on."""
+    return in_blocks(lambda block, known: _log_prob_block(density, block, known), points, given)
 
 
-def point_score(model: Any, points: np.ndarray) -> np.ndarray:
-    """∇ log p(z) of each point (n, d)."""
+def point_score(model: Any, points: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+    """∇ log p(z) of each point (n, d); ``given`` (n, g) is what each is conditioned on."""
     score = score_of(model)
-    return in_blocks(lambda block: _score_block(score, block), points)
+    return in_blocks(lambda block, known: _score_block(score, block, known), points, given)
 
 
-def draw(sampler: Sampler, n: int, seed: int) -> np.ndarray:
-    """n draws (n, d), made in blocks of one size: the first 500 of 1000 are those of a draw of 500."""
+def draw(sampler: Sampler, n: int, seed: int, given: np.ndarray | None = None) -> np.ndarray:
+    """n draws (n, d), made in blocks of one size: the first 500 of 1000 are those of a draw of 500.
+
+    ``given`` (n, g) is what each draw is conditioned on.
+    """
     key = jax.random.key(seed)
-    blocks = [np.asarray(_sample_block(sampler, jax.random.fold_in(key, i))) for i in range(-(-n // BLOCK))]
+    keys = [jax.random.fold_in(key, i) for i in range(-(-n // BLOCK))]
+    if given is None:
+        blocks = [np.asarray(_sample_block(sampler, key, None)) for key in keys]
+    else:
+        known = [block for block, _ in _blocks(given.astype(np.float32))]
+        blocks = [np.asarray(_sample_block(sampler, key, block)) for key, block in zip(keys, known)]
     return np.concatenate(blocks)[:n]
 
 
@@ -95,9 +104,16 @@ def log_mean_exp(log_values: np.ndarray) -> np.ndarray:
         return np.log(np.mean(np.exp(log_values - anchor), axis=-1)) + anchor[..., 0]
 
 
-def in_blocks(function: Callable[[Any], Any], points: np.ndarray) -> np.ndarray:
-    """Apply a compiled function of (1024, d) to any number of rows; the last block is padded with its own last row."""
-    pieces = [np.asarray(function(block))[:size] for block, size in _blocks(points)]
+def in_blocks(function: Callable[..., Any], points: np.ndarray, *others: np.ndarray | None) -> np.ndarray:
+    """Apply a compiled function of (1024, d) to any number of rows; the last block is padded with its own last row.
+
+    ``others`` are further arrays with a leading axis of rows, cut in the same way; None is handed on.
+    """
+    cut = [_blocks(other) if other is not None else repeat((None, 0)) for other in others]
+    pieces = [
+        np.asarray(function(block, *(other for other, _ in rest)))[:size]
+        for (block, size), *rest in zip(_blocks(points), *cut)
+    ]
     return np.concatenate(pieces).astype(np.float64) if pieces else np.zeros(0)
 
 
@@ -109,15 +125,17 @@ def _blocks(points: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
 
 
 @compile_small
-def _log_prob_block(density: Density, block: Any) -> Any:
-    return jax.vmap(lambda x: density.log_prob(x))(jnp.asarray(block))
+def _log_prob_block(density: Density, block: Any, given: Any) -> Any:
+    return jax.vmap(density.log_prob)(jnp.asarray(block), given)
 
 
 @compile_small
-def _score_block(score: Any, block: Any) -> Any:
-    return jax.vmap(score.score)(jnp.asarray(block))
+def _score_block(score: Any, block: Any, given: Any) -> Any:
+    if given is None:
+        return jax.vmap(score.score)(jnp.asarray(block))
+    return jax.vmap(score.score)(jnp.asarray(block), given)
 
 
 @compile_small
-def _sample_block(sampler: Sampler, key: Any) -> Any:
-    return jax.vmap(lambda k: sampler.sample(k))(jax.random.split(key, BLOCK))
+def _sample_block(sampler: Sampler, key: Any, given: Any) -> Any:
+    return jax.vmap(sampler.sample)(jax.random.split(key, BLOCK), given)

@@ -9,6 +9,7 @@ list and shapes; nothing in a folder is ever executed.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -35,6 +36,10 @@ _CLASSES = {
     "KernelDensity": "mulligan.models.kernel_density",
     "FactorModel": "mulligan.models.factor",
     "Empirical": "mulligan.models.empirical",
+    "Flow": "mulligan.models.flow",
+    "CouplingLayer": "mulligan.models.flow",
+    "Mixing": "mulligan.models.flow",
+    "MLP": "mulligan.nets.mlp",
 }
 
 
@@ -84,19 +89,19 @@ def save(fitted: Fitted, path: str | Path, overwrite: bool = False) -> Path:
 def load(path: str | Path) -> Fitted:
     """The model in a folder. Raises FormatError where the folder is broken, foreign or newer."""
     from mulligan.catalog import FAMILIES
-    from mulligan.data.codec import Codec
+    from mulligan.data.given import codec_from_json
     from mulligan.workbench.fitting import Fitted
     from mulligan.workbench.soundness import check_codec, check_model
 
     path = Path(path)
     config = _read_config(path)
     try:
-        codec = Codec.from_json(_read_json(path / "schema.json"))
+        codec = codec_from_json(_read_json(path / "schema.json"))
         check_codec(codec)
         model = _rebuild(config["model"], _read_weights(path / "weights.safetensors"))
         family, label = str(config["family"]), str(config["label"])
         variant, card = config["variant"], dict(config["card"])
-        check_model(model, codec.dim)
+        check_model(model, codec)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise FormatError(
             f"{path} does not hold what its config.json promises", f"{type(error).__name__}: {error}"
@@ -113,6 +118,8 @@ def load(path: str | Path) -> Fitted:
 def _write(fitted: Fitted, folder: Path) -> None:
     from safetensors.numpy import save_file
 
+    from mulligan.data.given import codec_to_json
+
     arrays, model = _dismantle(fitted.model)
     save_file(arrays, folder / "weights.safetensors")
     config = {
@@ -124,7 +131,7 @@ def _write(fitted: Fitted, folder: Path) -> None:
         "card": fitted.card,
     }
     (folder / "config.json").write_text(_json(config), encoding="utf-8")
-    (folder / "schema.json").write_text(_json(fitted.codec.to_json()), encoding="utf-8")
+    (folder / "schema.json").write_text(_json(codec_to_json(fitted.codec)), encoding="utf-8")
     np.save(folder / "calibration.npy", fitted.calibration, allow_pickle=False)
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -160,29 +167,31 @@ def card_text(fitted: Fitted) -> str:
 
 
 def _dismantle(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays by name, and the class with its static fields and the names of its fields.
+    """Arrays by name (``layers.conditioner.weights.0``), and the class with the names and static values of its fields.
 
     safetensors wants contiguous arrays; ``np.ascontiguousarray`` would turn a scalar into one row.
     """
-    import dataclasses
+    arrays: dict[str, np.ndarray] = {}
+    return arrays, _describe(model, "", arrays)
 
+
+def _describe(model: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     name = type(model).__name__
     if name not in _CLASSES:
         raise FormatError(f"a {name} cannot be saved")
-    arrays: dict[str, np.ndarray] = {}
-    fields: dict[str, Any] = {}
-    for entry in dataclasses.fields(model):
-        value = getattr(model, entry.name)
-        if isinstance(value, tuple):
-            fields[entry.name] = {"tuple": len(value)}
-            for i, item in enumerate(value):
-                arrays[f"{entry.name}.{i}"] = np.array(item, order="C")
-        elif hasattr(value, "shape"):
-            fields[entry.name] = "array"
-            arrays[entry.name] = np.array(value, order="C")
-        else:
-            fields[entry.name] = {"value": value}
-    return arrays, {"class": name, "fields": fields}
+
+    def how(value: Any, place: str) -> Any:
+        if isinstance(value, tuple) and any(hasattr(item, "shape") or dataclasses.is_dataclass(item) for item in value):
+            return {"tuple": [how(item, f"{place}.{i}") for i, item in enumerate(value)]}
+        if dataclasses.is_dataclass(value):
+            return {"module": _describe(value, f"{place}.", arrays)}
+        if hasattr(value, "shape"):
+            arrays[place] = np.array(value, order="C")
+            return "array"
+        return {"value": value}
+
+    fields = {entry.name: how(getattr(model, entry.name), prefix + entry.name) for entry in dataclasses.fields(model)}
+    return {"class": name, "fields": fields}
 
 
 def _json(value: Any) -> str:
@@ -262,6 +271,14 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    left = dict(arrays)
+    model = _assemble(description, "", left)
+    if left:
+        raise FormatError(f"weights.safetensors holds what the model does not have: {', '.join(left)}")
+    return model
+
+
+def _assemble(description: dict[str, Any], prefix: str, left: dict[str, np.ndarray]) -> Any:
     import importlib
 
     import jax.numpy as jnp
@@ -269,18 +286,23 @@ def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
     name = description["class"]
     if name not in _CLASSES:
         raise FormatError(f"a model of class {name!r}", why="this version does not know it")
-    left = dict(arrays)
-    fields: dict[str, Any] = {}
-    for field, how in description["fields"].items():
+
+    def value(how: Any, place: str) -> Any:
         if how == "array":
-            fields[field] = jnp.asarray(_take(left, field))
-        elif "tuple" in how:
-            fields[field] = tuple(jnp.asarray(_take(left, f"{field}.{i}")) for i in range(int(how["tuple"])))
-        else:
-            fields[field] = how["value"]
-    if left:
-        raise FormatError(f"weights.safetensors holds what the model does not have: {', '.join(left)}")
+            return jnp.asarray(_take(left, place))
+        if "tuple" in how:
+            return tuple(value(item, f"{place}.{i}") for i, item in enumerate(how["tuple"]))
+        if "module" in how:
+            return _assemble(how["module"], f"{place}.", left)
+        return tuple(map(_plain, how["value"])) if isinstance(how["value"], list) else how["value"]
+
+    fields = {field: value(how, prefix + field) for field, how in description["fields"].items()}
     return getattr(importlib.import_module(_CLASSES[name]), name)(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """A static list of a config is a tuple: static fields of a module must be hashable."""
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 def _take(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:

@@ -40,11 +40,12 @@ def assess(
 ) -> tuple[dict[str, Any], Evidence]:
     """The family's row of ``report.json`` (without the difference to the best), and what it rests on."""
     test = prepared.read_test(fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}")
-    fitted.sample(1, seed)  # compiles, so that the next line measures drawing
+    given = test if fitted.given else None  # a conditional model draws beside the test rows' given columns
+    fitted.sample(1, seed, given)  # compiles, so that the next line measures drawing
     began = time.perf_counter()
-    fitted.sample(1000, seed)
+    fitted.sample(1000, seed, given)
     sample_seconds = time.perf_counter() - began
-    draws = fitted.sample(max(DRAWS, len(test)), seed)
+    draws = fitted.sample(max(DRAWS, len(test)), seed, given)
     entry = FAMILIES[fitted.family]
     density = isinstance(fitted.model, Density)
     terms = fitted.row_likelihood(test) if density else None
@@ -73,7 +74,7 @@ def assess(
         "choices": outcome.choices,
         "table": outcome.table,
     }
-    if density and prepared.table.source.law is not None:
+    if density and prepared.table.source.law is not None and not fitted.given:
         row["truth_gap"] = truth_gap(fitted, prepared.table.source.law).to_json()
     return row, Evidence(terms, draws.values[:PICTURED], select_score)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from mulligan.data.codec import Codec, Encoded, fit_codec
+from mulligan.data.codec import Encoded, fit_codec
+from mulligan.data.given import AnyCodec, ConditionalCodec, fit_any_codec
 from mulligan.data.splits import Split, make_split, row_clusters, split_with_test
 from mulligan.data.support import outside_support
 from mulligan.data.table import Schema, Table
@@ -29,7 +31,7 @@ class Prepared:
 
     table: Table
     split: Split
-    codec: Codec
+    codec: AnyCodec
     train: Encoded
     select: Encoded
     notes: tuple[str, ...]
@@ -43,6 +45,15 @@ class Prepared:
             raise RuntimeError(f"the test rows were read before for {family}")
         self.test_reads.append(family)
         return self._test
+
+    def rows_of(self, part: Literal["train", "select"]) -> Table:
+        """The rows that were encoded, as they came."""
+        return self.table.rows(self.split.train if part == "train" else self.split.select)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The columns that models are given; empty where all are modelled."""
+        return self.codec.given_names if isinstance(self.codec, ConditionalCodec) else ()
 
     @property
     def test_rows(self) -> np.ndarray:
@@ -59,8 +70,10 @@ class Prepared:
         return f"{n} rows for {len(self.table.names)} columns: the test standard error would be about {error:.1f} nats"
 
 
-def prepare(table: Table, seed: int, test: Table | None = None) -> Prepared:
+def prepare(table: Table, seed: int, test: Table | None = None, given: Sequence[str] = ()) -> Prepared:
     """Split, choose automatic transforms on select, fit the codec on train, encode train and select.
+
+    ``given`` names columns that a conditional model is to be given.
 
     Raises DataError where a part would be empty and SetupError where the encoded rows would not fit into memory.
     """
@@ -78,7 +91,7 @@ def prepare(table: Table, seed: int, test: Table | None = None) -> Prepared:
     table = replace(table, schema=schema)
     test_table = replace(test_table, schema=schema)
     train, select = table.rows(split.train), table.rows(split.select)
-    codec = fit_codec(train)
+    codec = fit_any_codec(train, given)
     draws = _draws(len(train))
     _check_memory(len(table), draws if codec.dequantises else 1, codec.dim)
     # Equal training rows get different draws: a table of few distinct rows would else be few distinct points.
@@ -94,10 +107,13 @@ def prepare(table: Table, seed: int, test: Table | None = None) -> Prepared:
     return Prepared(table, split, codec, encoded_train, encoded_select, tuple(notes), test_table, test_clusters)
 
 
-def _refuse_non_finite(encoded: Encoded, codec: Codec, part: str) -> None:
+def _refuse_non_finite(encoded: Encoded, codec: AnyCodec, part: str) -> None:
     """Every coordinate of every row must be finite: outside a transform's support it is not."""
+    if encoded.given is not None and not np.isfinite(encoded.given).all():
+        raise DataError(f"a given column leaves the finite numbers in {part} rows", do="--transform NAME=none")
     bad = ~np.isfinite(encoded.points).all(axis=1)
-    for column, place in zip(codec.schema.modelled, codec.parts):
+    columns = codec.inner.schema.modelled if isinstance(codec, ConditionalCodec) else codec.schema.modelled
+    for column, place in zip(columns, codec.parts):
         rows = np.flatnonzero(bad[:, place.start : place.start + place.width].any(axis=1))
         if len(rows):
             why = (

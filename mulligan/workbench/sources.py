@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mulligan.catalog import LAWS, TABLES, near
 from mulligan.data.frames import from_object
@@ -86,6 +89,20 @@ def open_rows(source: Any, schema: Schema, options: ReadOptions | None = None, *
     table = conform(from_object(source.to_dict(), options, source.source.name), schema, options)
     carried = source.groups is not None and options.group is None and len(table) == len(source)
     return replace(table, groups=source.groups) if carried else table
+
+
+def given_values(source: Any, schema: Schema, names: Sequence[str]) -> np.ndarray:
+    """Values (rows, columns) of the ``names`` columns in ``source``: a mapping of one value each, or a table with them.
+
+    Raises DataError for a missing column, an unknown category or an empty cell.
+    """
+    columns = Schema(tuple(column for column in schema.modelled if column.name in names))
+    if isinstance(source, Mapping):
+        source = {
+            name: [item] if isinstance(item, str) or not isinstance(item, Iterable) else list(item)
+            for name, item in source.items()
+        }
+    return open_rows(source, columns).values
 
 
 def _frame(source: Any, options: ReadOptions) -> Frame:

@@ -29,7 +29,7 @@ LAYERS = [
     ("data",),
     ("report",),
     ("core",),
-    ("loop",),
+    ("loop", "checkpoints"),
     ("nets",),
     ("targets",),
     ("models",),

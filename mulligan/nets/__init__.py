@@ -1,0 +1,1 @@
+"""Networks: plain Equinox modules, initialised with NumPy; no law, no loss."""

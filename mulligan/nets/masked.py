@@ -1,0 +1,100 @@
+"""Masked autoencoder for distribution estimation: outputs of a column depend on earlier columns only, exactly.
+
+Definition (Germain, Gregor, Murray and Larochelle 2015). Each input and output belongs to a position 0 … c−1 in the order
+of columns, and each hidden unit has a degree m: it may see inputs at positions below m and hidden units of degree at most
+m, and is seen by outputs at positions from m on. So an output at position p depends on inputs at positions below p.
+Weights that this forbids are set to 0: the Jacobian is exactly 0 there. Hidden layers are residual blocks (He et al. 2016)
+h + W₂ silu(W₁ silu(h) + b₁) + b₂, and inputs reach the outputs by a masked linear map of their own, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+class MaskedNet(eqx.Module):
+    """Inputs (in,) and what they are given (g,) to outputs (out,); ``make_masked_net`` makes it.
+
+    ``weights`` are the input's (width, in), two of each block (width, width), the output's (out, width) and the
+    direct one's (out, in), with a bias for all but the last; ``given_weights`` (width, g) enters the first layer.
+    ``inputs`` and ``outputs`` are positions in the order, ``hidden`` the degrees: integers, so that they are not learned.
+    """
+
+    weights: tuple[Float[Array, "to from"], ...]
+    biases: tuple[Float[Array, " to"], ...]
+    given_weights: Float[Array, "width g"]
+    inputs: Int[Array, " in"]
+    hidden: Int[Array, " width"]
+    outputs: Int[Array, " out"]
+
+    def __call__(self, x: Float[Array, " in"], given: Float[Array, " g"] | None = None) -> Float[Array, " out"]:
+        first = self.hidden[:, None] > self.inputs
+        inner = self.hidden[:, None] >= self.hidden
+        last = self.outputs[:, None] >= self.hidden
+        direct = self.outputs[:, None] > self.inputs
+        h = _masked(self.weights[0], first) @ x + self.biases[0]
+        if given is not None:
+            h = h + self.given_weights @ given
+        for i in range(1, len(self.weights) - 2, 2):
+            step = _masked(self.weights[i], inner) @ jax.nn.silu(h) + self.biases[i]
+            h = h + _masked(self.weights[i + 1], inner) @ jax.nn.silu(step) + self.biases[i + 1]
+        straight = _masked(self.weights[-1], direct) @ x
+        return _masked(self.weights[-2], last) @ jax.nn.silu(h) + self.biases[-1] + straight
+
+
+def make_masked_net(
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    generator: np.random.Generator,
+    *,
+    width: int,
+    depth: int,
+    given: int = 0,
+) -> MaskedNet:
+    """A masked net for inputs and outputs at these positions, drawn from a NumPy generator.
+
+    ``width`` is the number of hidden units, ``depth`` that of residual blocks, ``given`` the size of what the net is
+    given. Weights are uniform with variance 1/fan-in of what the mask leaves; the output's start near 0.
+
+    >>> net = make_masked_net([0, 1], [0, 1], np.random.default_rng(0), width=8, depth=1)
+    >>> jacobian = jax.jacobian(net)(jnp.ones(2))
+    >>> (jacobian == 0).tolist()
+    [[True, True], [False, True]]
+    """
+    seen, made = np.asarray(inputs, np.int32), np.asarray(outputs, np.int32)
+    greatest = int(made.max(initial=0))
+    # Degree 0 sees nothing but what is given; without that it would be a bias.
+    least = 0 if given or greatest == 0 else 1
+    hidden = least + np.arange(width) % (greatest - least + 1)
+
+    def drawn(mask: np.ndarray, size: float = 1.0) -> np.ndarray:
+        fan_in = np.maximum(mask.sum(1, keepdims=True), 1)
+        return mask * generator.uniform(-1, 1, mask.shape) * size * np.sqrt(3 / fan_in)
+
+    inner = hidden[:, None] >= hidden
+    weights = [drawn(hidden[:, None] > seen)]
+    for _ in range(depth):
+        weights += [drawn(inner, np.sqrt(2)), drawn(inner, 0.5)]
+    weights += [drawn(made[:, None] >= hidden, 0.01), np.zeros((len(made), len(seen)))]
+    biases = [np.zeros(len(weight)) for weight in weights[:-1]]
+    return MaskedNet(
+        tuple(map(_array, weights)),
+        tuple(map(_array, biases)),
+        _array(drawn(np.ones((width, given)))),
+        *(jnp.asarray(degrees, jnp.int32) for degrees in (seen, hidden, made)),
+    )
+
+
+def _array(numbers: np.ndarray) -> Array:
+    """In JAX's default precision."""
+    return jnp.asarray(np.asarray(numbers, jnp.zeros(0).dtype))
+
+
+def _masked(weight: Array, mask: Array) -> Array:
+    return jnp.where(mask, weight, 0.0)
