@@ -44,7 +44,8 @@ from mulligan.targets.known import gauss_legendre, log_prob_float64
 from mulligan.targets.named import draw_rows, draw_table, law
 from mulligan.workbench.assessment import truth_gap
 from mulligan.workbench.comparison import difference_on_test
-from mulligan.workbench.fitting import Fitted, fit_prepared
+from mulligan.workbench.fitted import Fitted
+from mulligan.workbench.fitting import fit_prepared
 from mulligan.workbench.preparation import Prepared, prepare
 from mulligan.workbench.sources import open_table
 from mulligan.workbench.talk import Talk

@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _HOME = {
     "read": "mulligan.workbench.sources",
     "fit": "mulligan.workbench.fitting",
-    "Fitted": "mulligan.workbench.fitting",
+    "Fitted": "mulligan.workbench.fitted",
     "compare": "mulligan.workbench.comparison",
     "Scorecard": "mulligan.workbench.comparison",
     "load": "mulligan.workbench.artifact",

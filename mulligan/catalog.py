@@ -24,12 +24,12 @@ EFFORTS: tuple[Effort, ...] = ("quick", "standard", "thorough")
 class Option:
     """One option of a family: its type, range, default and help, declared once.
 
-    ``kind`` is ``integer``, ``float``, ``choice`` or ``integers`` (a comma-separated list). A default of None means
-    "chosen on the select rows".
+    ``kind`` is ``integer``, ``float``, ``choice``, or ``integers`` or ``names`` (comma-separated lists). A default of
+    None means "chosen on the select rows".
     """
 
     name: str
-    kind: Literal["integer", "float", "choice", "integers"]
+    kind: Literal["integer", "float", "choice", "integers", "names"]
     default: Any
     help: str
     low: float | None = None
@@ -52,6 +52,8 @@ class Option:
     def _read(self, value: Any) -> Any:
         if self.kind == "choice":
             return str(value)
+        if self.kind == "names":
+            return tuple(item.strip() for item in (value.split(",") if isinstance(value, str) else map(str, value)))
         if self.kind == "integers":
             items = value.split(",") if isinstance(value, str) else ([value] if isinstance(value, int) else value)
             return tuple(_whole(item) for item in items)
@@ -60,6 +62,8 @@ class Option:
     def _inside(self, item: Any) -> bool:
         if self.kind == "choice":
             return item in self.choices
+        if self.kind == "names":
+            return bool(item)
         return (self.low is None or item >= self.low) and (self.high is None or item <= self.high)
 
     def _refusal(self, value: Any, where: str) -> UsageError:
@@ -71,6 +75,7 @@ class Option:
         if self.kind == "choice":
             return f"one of {', '.join(self.choices)}"
         noun = {"integer": "a whole number", "float": "a number", "integers": "whole numbers separated by commas"}
+        noun["names"] = "names of columns separated by commas"
         low = "" if self.low is None else f" from {self.low:g}"
         high = "" if self.high is None else f" to {self.high:g}"
         return noun[self.kind] + low + high
@@ -102,6 +107,11 @@ class Family:
     in_compare: bool = True
     most_columns: int | None = None
     conditional: bool = False
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether it is trained by gradient: such a fit keeps checkpoints and can be resumed."""
+        return all(option in self.options for option in _TRAINING)
 
     def recipe(self, variant: str | None, options: Mapping[str, Any], effort: Effort) -> Any:
         """The object that fits this family (imports its module)."""
@@ -213,9 +223,29 @@ _FAMILIES = (
         most_columns=3,
     ),
     Family(
+        "autoregressive",
+        ("ar", "made", "rnade"),
+        (),
+        ("Density", "Sampler"),
+        log_p="exact",
+        strokes="columns",
+        balls="1",
+        good_at="tables of mixed columns: exact log p of counts, categories and capped values",
+        watch_for="draws one column at a time; the order of the columns matters a little",
+        make="mulligan.families.autoregressive:make",
+        options=(
+            Option("order", "names", None, "columns to begin with, in this order; the others follow as they are"),
+            Option("width", "integer", 128, "hidden units of each layer of the masked network", 1, 4096),
+            Option("depth", "integer", 2, "residual blocks of the masked network", 0, 16),
+            Option("parts", "integer", 16, "parts of the mixture that each number's conditional law is", 1, 256),
+            *_TRAINING,
+        ),
+        conditional=True,
+    ),
+    Family(
         "flow",
         ("normalizing-flow", "normalising-flow", "nsf"),
-        (),
+        ("coupling", "autoregressive"),
         ("Density", "Sampler"),
         log_p="exact",
         strokes="1",

@@ -8,7 +8,8 @@ import numpy as np
 
 from mulligan.catalog import FAMILIES, find_family
 from mulligan.data.table import ReadOptions, Table
-from mulligan.workbench.fitting import Fitted, fit_prepared
+from mulligan.workbench.fitted import Fitted
+from mulligan.workbench.fitting import fit_prepared
 from mulligan.workbench.preparation import prepare
 from mulligan.workbench.sources import open_table
 from mulligan.workbench.talk import Talk

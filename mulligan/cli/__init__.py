@@ -101,7 +101,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         hint = f". Did you mean {_MEANT[verb]}?" if verb in _MEANT else near(verb, VERBS)
         raise UsageError(f"no verb '{verb}'{hint}", do=f"verbs: {', '.join(VERBS)}")
-    return _run(verb, arguments)
+    return run_verb(verb, arguments, shlex.join(["mulligan", *arguments]))
 
 
 def _overview() -> str:
@@ -134,15 +134,14 @@ def command_of(verb: str) -> Any:
     return typer.main.get_command(app)
 
 
-def _run(verb: str, arguments: list[str]) -> int:
+def run_verb(verb: str, arguments: list[str], typed: str) -> int:
+    """Let Typer read the arguments, the verb first among them, and run it; ``typed`` is the command that is noted down."""
     import typer
 
     command = command_of(verb)
     try:
         # Not command.main(): it prints usage errors and answers Ctrl-C and broken pipes in its own way.
-        with command.make_context(
-            f"mulligan {verb}", arguments[1:], obj=shlex.join(["mulligan", *arguments])
-        ) as context:
+        with command.make_context(f"mulligan {verb}", arguments[1:], obj=typed) as context:
             return command.invoke(context) or 0
     except typer.Exit as leaving:
         return leaving.exit_code

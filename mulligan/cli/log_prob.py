@@ -46,7 +46,7 @@ def verb(
         tell(f"note   {note}", quiet=common.quiet)
     place = output if output is not None else "stdout"
     tell(f"{place} adds {COLUMN}   mean of {len(rows):,} rows: {mean}", quiet=common.quiet)
-    tell(f"log p of a row: {rows.schema.measure}", quiet=common.quiet)
+    tell(f"log p of a row: {fitted.measure}", quiet=common.quiet)
     return 0
 
 
@@ -56,7 +56,8 @@ def _facts(fitted: Any, rows: Any) -> dict[str, Any]:
         "label": fitted.label,
         "kind": fitted.log_prob_kind,
         "unit": "nats/row",
-        "measure": rows.schema.measure,
+        "measure": fitted.measure,
+        "given": list(fitted.given),
     }
 
 

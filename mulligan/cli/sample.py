@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mulligan.cli.flags import Common, Output, Overwrite, Seed, takes_flags
+from mulligan.cli.flags import Common, FileFlags, Output, Overwrite, Seed, pairs, takes_flags
 from mulligan.cli.output import check_file, say_json, tell, write_table
 from mulligan.cli.tables import ModelArgument, open_model
 from mulligan.errors import UsageError
@@ -15,17 +16,31 @@ from mulligan.errors import UsageError
 HELP = """\
 The same columns as came in, as valid rows. CSV on stdout unless -o names a file; its extension says the format (.csv,
 .parquet, or .npy for an array)."""
-Number = Annotated[int, typer.Option("-n", "--number", metavar="N", min=1, help="How many rows (1000).")]
+Number = Annotated[
+    int | None,
+    typer.Option("-n", "--number", metavar="N", min=1, help="How many rows (1000, or those of --given FILE)."),
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--given",
+        metavar="COL=VALUE,...|FILE",
+        help="Values of the columns that a model of p(others | given) takes, or a file with them, used row by row.",
+    ),
+]
+ROWS = 1000
 
 
 @takes_flags
 def verb(
     *,
     model: ModelArgument,
-    n: Number = 1000,
+    n: Number = None,
+    given: Given = None,
     seed: Seed = 0,
     output: Output = None,
     overwrite: Overwrite = False,
+    reading: FileFlags,
     common: Common,
 ) -> int:
     from mulligan.cache import use_cache
@@ -35,9 +50,10 @@ def verb(
     as_array = output is not None and output.suffix.lower() == ".npy"
     if as_array:
         _require_numbers(fitted.schema)
+    known = None if given is None else _known(given, fitted, reading)
     use_cache()
-    rows = fitted.sample(n, seed=seed)
-    columns = rows.to_dict()
+    rows = fitted.sample(ROWS if n is None and not hasattr(known, "values") else n, seed=seed, given=known)
+    n, columns = len(rows), rows.to_dict()
     if output is not None:
         write_table(columns, _array(columns) if as_array else None, output)
         name = shlex.quote(str(output))
@@ -49,6 +65,28 @@ def verb(
     elif output is None:
         write_table(columns)
     return 0
+
+
+def _known(texts: list[str], fitted: Any, reading: FileFlags) -> Any:
+    """``--given`` as a table (of a file) or a mapping of one value each; UsageError where it suits no given column."""
+    from mulligan.workbench.sources import open_given
+
+    if not fitted.given:
+        fitted.sample(1, given={})  # says that nothing can be given
+    if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
+        return open_given(texts[0], fitted.schema, fitted.given, reading.options())
+    known: dict[str, Any] = {}
+    for name, text in pairs(texts, "--given", "VALUE").items():
+        column = next((column for column in fitted.schema.modelled if column.name == name), None)
+        known[name] = text if column is None or column.levels else _number(name, text)
+    return known
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--given {name}={text}: {name!r} is a number", do=f"--given {name}=0.5") from None
 
 
 def _require_numbers(schema: Any) -> None:

@@ -15,22 +15,29 @@ HELP = "MODEL is a folder that mulligan fit wrote; nothing in it is executed."
 
 @takes_flags
 def verb(*, model: ModelArgument, common: Common) -> int:
+    from mulligan.workbench.folders import holds_training
+
     fitted = open_model(model)
     if common.json:
         say_json(fitted.card)
         return 0
     say(*card_lines(fitted))
+    if holds_training(model):
+        tell(f"{model} holds a training that can go on: mulligan fit --resume {shlex.quote(str(model))}")
     tell(f"Next:  {next_command(fitted, str(model))}", quiet=common.quiet)
     return 0
 
 
 def card_lines(fitted: Any) -> list[str]:
     """A fitted model in a few lines: what it is, its data, its test numbers, its health, how it was made."""
+    from mulligan.workbench.card import conditional_words
+
     card = fitted.card
     row, data, split = card.get("row", {}), card.get("data", {}), card.get("split", {})
     made = card.get("reproduce", {})
     rows = [("model", _model(fitted, row, made)), ("data", _data(data)), ("split", _split(split))]
-    rows.append(("log p", str(data.get("measure", fitted.schema.measure))))
+    rows.append(("given", conditional_words(fitted.schema.names, fitted.given)))
+    rows.append(("log p", str(data.get("measure", fitted.measure))))
     rows += _quality(row)
     rows += [("stopped", str(card["stopped"]))] if card.get("stopped") else []
     rows += [
@@ -44,9 +51,18 @@ def card_lines(fitted: Any) -> list[str]:
 
 def next_command(fitted: Any, folder: str) -> str:
     """What one does with a fitted model."""
-    name = shlex.quote(folder)
-    scores = "" if fitted.log_prob_kind == "none" else f"     mulligan log-prob {name} more.csv"
+    name = shlex.quote(folder) + _example(fitted)
+    scores = "" if fitted.log_prob_kind == "none" else f"     mulligan log-prob {shlex.quote(folder)} more.csv"
     return f"mulligan sample {name} -n 1000 -o new.csv{scores}"
+
+
+def _example(fitted: Any) -> str:
+    """Values of the given columns that can be typed as they stand."""
+    if not fitted.given:
+        return ""
+    known = [column for column in fitted.schema.modelled if column.name in fitted.given]
+    values = [f"{column.name}={column.levels[0] if column.levels else f'{column.minimum:g}'}" for column in known]
+    return f" --given {shlex.quote(','.join(values))}"
 
 
 def _model(fitted: Any, row: dict[str, Any], made: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ each level.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -119,11 +120,7 @@ def fit_any_codec(train: Table, given: Sequence[str] = (), native: bool = False)
     if not given:
         return make(train)
     names = [column.name for column in train.schema.modelled]
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        raise UsageError(f"given: no column '{unknown[0]}'", do=f"columns: {', '.join(names)}")
-    if set(given) == set(names):
-        raise UsageError("every column is given: nothing is left to model", do="--given fewer columns")
+    refuse_given(train.schema, given)
     kept = [j for j, name in enumerate(names) if name not in given]
     fixed = tuple(column for column in train.schema.modelled if column.name in given)
     columns = tuple(train.schema.modelled[j] for j in kept)
@@ -137,6 +134,30 @@ def fit_any_codec(train: Table, given: Sequence[str] = (), native: bool = False)
             part = fit_part(column, train.values[:, names.index(column.name)], start)
             conditions.append(replace(part, width=1))
     return ConditionalCodec(train.schema, inner, tuple(column.name for column in fixed), tuple(conditions))
+
+
+def refuse_given(schema: Schema, given: Sequence[str]) -> None:
+    """Raises UsageError for given columns that are not modelled, or where none is left to model."""
+    names = [column.name for column in schema.modelled]
+    for name in given:
+        if name in names:
+            continue
+        kinds = {column.name: column.kind for column in schema.columns}
+        if name in kinds:
+            what = f"'{name}' is a {kinds[name]}: it cannot be given"
+            raise UsageError(what, "--given", do=f"columns that can: {', '.join(names)}")
+        near = difflib.get_close_matches(name, names, n=1)
+        do = f"--given {near[0]}" if near else f"columns: {', '.join(names)}"
+        raise UsageError(f"no column '{name}'", "--given", do=do)
+    if set(given) == set(names):
+        raise UsageError("every column is given: nothing is left to model", do="--given with fewer columns")
+
+
+def measure_of(codec: AnyCodec) -> str:
+    """In words, what log p of a row is taken with respect to; for a conditional model also what is given."""
+    if not isinstance(codec, ConditionalCodec):
+        return codec.schema.measure
+    return f"{codec.inner.schema.measure}, given {', '.join(codec.given_names)}"
 
 
 def codec_to_json(codec: AnyCodec) -> dict[str, Any]:

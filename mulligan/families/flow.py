@@ -50,6 +50,7 @@ def make(
         depth=depth,
         bins=bins,
         bound=bound,
+        autoregressive=variant == "autoregressive",
     )
     return partial(fit, build=build, plan=plan, decays=DECAYS[effort] if decay is None else (decay,))
 
@@ -68,5 +69,6 @@ def fit(fitting: Fitting, build: partial, plan: Plan, decays: tuple[float, ...])
         decays,
     )
     settings = build.keywords
-    label = f"flow ({settings['layers']} layers of {settings['width']})"
+    kind = "autoregressive" if settings["autoregressive"] else "coupling"
+    label = f"flow ({kind}, {settings['layers']} layers of {settings['width']})"
     return learn(fitting, learning, label)

@@ -38,14 +38,14 @@ class Fitting:
     train: Encoded
     select: Encoded
     codec: AnyCodec
+    train_rows: Table
+    select_rows: Table
     seed: int
     budget: float | None
     steps: int | None
     pulse: Callable[[str, int, int, dict[str, float]], None]
     interrupted: Callable[[], bool] = lambda: False
     compiled: Compilations = field(default_factory=Compilations)
-    train_rows: Table | None = None
-    select_rows: Table | None = None
     checkpoints: Checkpoints | None = None
 
     @property

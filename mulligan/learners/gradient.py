@@ -12,7 +12,7 @@ share one compiled program.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -236,11 +236,12 @@ def train(
     if resumed is not None:
         state = resumed.restore(state)
     start = 0 if resumed is None else resumed.start
+    ended = f"no gain since step {stopping.best_step}" if stopping.waited >= plan.patience else None  # before the kill
     finished = run(
         kernel,
         key,
         state,
-        last if stopping.waited < plan.patience else start,
+        start if ended else last,
         inputs=plan.inputs(len(jax.tree.leaves(rows)[0]), seed),
         start=start,
         watch=[stopping] if resumed is None else [stopping, resumed],
@@ -248,6 +249,7 @@ def train(
         listener=listener,
         capacity=CAPACITY,
     )
+    finished = replace(finished, stopped=ended or finished.stopped)
     history = finished.history
     if resumed is not None:
         history = resumed.whole(history)

@@ -23,8 +23,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mulligan.core import Density, Sampler
+from mulligan.nets.masked import MaskedNet, make_masked_net
 from mulligan.nets.mlp import MLP, make_mlp
-from mulligan.nets.spline import inverse_spline, make_knots, parameter_count, spline
+from mulligan.nets.spline import Knots, inverse_spline, make_knots, parameter_count, spline
 
 
 class Mixing(eqx.Module):
@@ -92,6 +93,35 @@ class CouplingLayer(eqx.Module):
         return function(make_knots(free, bound), moved, bound)
 
 
+class AutoregressiveLayer(eqx.Module):
+    """Mix, then move every coordinate by a spline whose knots come from the coordinates before it, by a masked network."""
+
+    mixing: Mixing
+    conditioner: MaskedNet
+
+    def forward(self, x: Array, given: Array | None, bound: float, bins: int) -> tuple[Array, Array]:
+        """x to z in one pass, with the log-determinant (the Jacobian is triangular)."""
+        x, log_det = self.mixing.forward(x)
+        z, log_slopes = spline(self._knots(x, given, bound, bins), x, bound)
+        return z, log_det + jnp.sum(log_slopes)
+
+    def inverse(self, z: Array, given: Array | None, bound: float, bins: int) -> tuple[Array, Array]:
+        """z to x, one coordinate a pass: pass j sees the j coordinates before it as they will be."""
+
+        def one(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            x, log_slopes = inverse_spline(self._knots(carry[0], given, bound, bins), z, bound)
+            return x, log_slopes
+
+        # After pass j the first j + 1 coordinates no longer change, so after all of them none does.
+        x, log_slopes = jax.lax.fori_loop(0, z.shape[0], one, (jnp.zeros_like(z), jnp.zeros_like(z)))
+        x, log_det = self.mixing.inverse(x)
+        return x, log_det + jnp.sum(log_slopes)
+
+    def _knots(self, x: Array, given: Array | None, bound: float, bins: int) -> Knots:
+        free = self.conditioner(x, given).reshape(x.shape[0], parameter_count(bins))
+        return make_knots(free.T, bound)
+
+
 class Flow(Sampler, Density):
     """log p(x) = log N(z(x); 0, I) + log |det ∂z/∂x|, exact; x is a vector (d,), ``given`` None or (g,).
 
@@ -105,14 +135,14 @@ class Flow(Sampler, Density):
     """
 
     kind: ClassVar[Literal["exact", "numeric"]] = "exact"
-    layers: CouplingLayer
+    layers: CouplingLayer | AutoregressiveLayer
     bound: float = eqx.field(static=True)
     bins: int = eqx.field(static=True)
 
     def to_latent(self, x: Float[Array, " d"], given: Array | None = None) -> tuple[Array, Array]:
         """z and log |det ∂z/∂x|."""
 
-        def one(carry: tuple[Array, Array], layer: CouplingLayer) -> tuple[tuple[Array, Array], None]:
+        def one(carry: tuple[Array, Array], layer: Any) -> tuple[tuple[Array, Array], None]:
             z, log_det = layer.forward(carry[0], given, self.bound, self.bins)
             return (z, carry[1] + log_det), None
 
@@ -122,7 +152,7 @@ class Flow(Sampler, Density):
     def from_latent(self, z: Float[Array, " d"], given: Array | None = None) -> tuple[Array, Array]:
         """x and log |det ∂x/∂z|."""
 
-        def one(carry: tuple[Array, Array], layer: CouplingLayer) -> tuple[tuple[Array, Array], None]:
+        def one(carry: tuple[Array, Array], layer: Any) -> tuple[tuple[Array, Array], None]:
             x, log_det = layer.inverse(carry[0], given, self.bound, self.bins)
             return (x, carry[1] + log_det), None
 
@@ -148,20 +178,26 @@ def make_flow(
     bins: int = 8,
     bound: float = 5.0,
     given: int = 0,
+    autoregressive: bool = False,
 ) -> Flow:
-    """A coupling flow on R^dim that starts as a permutation: every spline is the identity, every L and U the unit matrix.
+    """A flow on R^dim that starts as a permutation: every spline is (nearly) the identity, every L and U the unit matrix.
 
-    ``width`` and ``depth`` are of the conditioning networks, ``given`` is the number of coordinates conditioned on.
-    Raises ValueError for dim < 1.
+    ``width`` and ``depth`` are of the conditioning networks (hidden layers; residual blocks if ``autoregressive``),
+    ``given`` is the number of coordinates conditioned on. Raises ValueError for dim < 1.
     """
     if dim < 1:
         raise ValueError(f"dim is {dim}; expected at least 1")
     kept, moved = dim // 2, dim - dim // 2
     sizes = [kept + given, *[width] * depth, moved * parameter_count(bins)]
-    made = [
-        CouplingLayer(_mixing(dim, generator, layer), make_mlp(sizes, generator, zero_last=True))
-        for layer in range(layers)
-    ]
+    made: list[Any] = []
+    for _ in range(layers):
+        mixing = _mixing(dim, generator)
+        if autoregressive:
+            outputs = np.repeat(np.arange(dim), parameter_count(bins)).tolist()
+            net = make_masked_net(range(dim), outputs, generator, width=width, depth=depth, given=given)
+            made.append(AutoregressiveLayer(mixing, net))
+        else:
+            made.append(CouplingLayer(mixing, make_mlp(sizes, generator, zero_last=True)))
     return Flow(stack(made), float(bound), int(bins))
 
 
@@ -170,7 +206,7 @@ def stack(layers: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *layers)
 
 
-def _mixing(dim: int, generator: np.random.Generator, layer: int) -> Mixing:
+def _mixing(dim: int, generator: np.random.Generator) -> Mixing:
     # Two or three coordinates: the halves must change places every time. More: a random order mixes faster.
     order = np.arange(dim)[::-1] if dim <= 3 else generator.permutation(dim)
     zeros = np.zeros((dim, dim), np.float32)

@@ -58,9 +58,8 @@ def logistic_log_prob(
     width = jnp.where(inside, (cells.below + cells.above)[..., None] / scale, 1.0)
     log_width = jnp.log(-jnp.expm1(-jnp.maximum(width, _LEAST_WIDTH)))
     # Without a cell a = b = y, and log S(y) + log S(−y) − log s is the logistic density.
-    upper = jax.nn.log_sigmoid(y + cells.above[..., None] / scale)
-    lower = jax.nn.log_sigmoid(cells.below[..., None] / scale - y)
-    part = upper + lower + jnp.where(inside, log_width, -jnp.log(scale))
+    ends = jnp.stack([y + cells.above[..., None] / scale, cells.below[..., None] / scale - y])
+    part = jnp.sum(-_softplus(-ends), axis=0) + jnp.where(inside, log_width, -jnp.log(scale))
     return jax.nn.logsumexp(log_weight + part, axis=-1)
 
 
@@ -93,9 +92,14 @@ def starting_raw(parts: int) -> np.ndarray:
     return np.stack([np.zeros(parts), means, np.log(np.expm1(scales))])
 
 
+def _softplus(x: Array) -> Array:
+    """log(1 + exp(x)); jax.nn.softplus is the same with more cases, which take longer to compile."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
 def _mixture(raw: Array, least: Array | float) -> tuple[Array, Array, Array]:
     least = jnp.asarray(least, raw.dtype)[..., None]
-    return jax.nn.log_softmax(raw[..., 0, :], axis=-1), raw[..., 1, :], jax.nn.softplus(raw[..., 2, :]) + least
+    return jax.nn.log_softmax(raw[..., 0, :], axis=-1), raw[..., 1, :], _softplus(raw[..., 2, :]) + least
 
 
 def _picked(raw: Array, uniform: Array, least: Array | float) -> tuple[Array, Array]:

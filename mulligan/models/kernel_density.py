@@ -36,8 +36,9 @@ class KernelDensity(Sampler, Density):
     def log_prob(self, x: Float[Array, " d"], given: Array | None = None) -> Float[Array, ""]:
         d = self.whitened.shape[1]
         inverse = jax.scipy.linalg.solve_triangular(self.cholesky, jnp.eye(d, dtype=x.dtype), lower=True)
-        # The barrier keeps XLA from fusing this product into the sum below: on CPU (JAX 0.10.2) that fusion gives wrong
-        # numbers, nats off, once n·d exceeds 24 576. tests/exact/test_large_batches.py watches it.
+        # The barrier keeps XLA from fusing this product into the sum below: on CPU (jaxlib 0.10.2) that fusion gives wrong
+        # numbers, nats off, once n·d exceeds 24 576. Our own programs switch such fusions off (loop.SOUND_PROGRAM); the
+        # barrier is for those who compile this function themselves. tests/exact/test_large_batches.py watches it.
         u = jax.lax.optimization_barrier(inverse @ x)
         log_norm = jnp.sum(jnp.log(jnp.diag(self.cholesky))) + d * jnp.log(self.bandwidth) + 0.5 * d * np.log(2 * np.pi)
         return mean_kernel(self.whitened, u, self.bandwidth) - log_norm

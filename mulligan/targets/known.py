@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mulligan.core import Density, Sampler
+from mulligan.loop import SOUND_PROGRAM
 from mulligan.quantity import Quantity
 
 
@@ -118,7 +119,7 @@ def _map_log_prob(law: Any, rows: Array) -> Array:
     return jax.lax.map(law.log_prob, rows, batch_size=1024)
 
 
-_log_prob_rows = eqx.filter_jit(_map_log_prob)
+_log_prob_rows = eqx.filter_jit(_map_log_prob, compiler_options=SOUND_PROGRAM)
 
 
 @lru_cache(maxsize=64)

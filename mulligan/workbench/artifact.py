@@ -11,22 +11,29 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mulligan.errors import FormatError, SetupError, UsageError
+from mulligan.workbench.card import card_text
+from mulligan.workbench.folders import (
+    COMMAND,
+    FILES,
+    RESUME,
+    check_writable,
+    holds_training,
+    is_unfinished,
+    write_into,
+    write_swapped,
+)
 
 if TYPE_CHECKING:
-    from mulligan.workbench.fitting import Fitted
+    from mulligan.workbench.fitted import Fitted
 
 FORMAT = 1
 _DTYPES = ("float32", "float64", "int32", "int64")
-_FILES = ("config.json", "weights.safetensors", "schema.json")
 
 # Every class that a folder may name, and where it lives. Static fields travel in config.json.
 _CLASSES = {
@@ -38,51 +45,36 @@ _CLASSES = {
     "Empirical": "mulligan.models.empirical",
     "Flow": "mulligan.models.flow",
     "CouplingLayer": "mulligan.models.flow",
+    "AutoregressiveLayer": "mulligan.models.flow",
+    "Autoregressive": "mulligan.models.autoregressive",
+    "Columns": "mulligan.models.columns",
+    "MaskedNet": "mulligan.nets.masked",
     "Mixing": "mulligan.models.flow",
     "MLP": "mulligan.nets.mlp",
 }
 
 
-def check_writable(path: str | Path, overwrite: bool = False) -> Path:
-    """The path, if a model folder can be written there; call it before training.
+def save(fitted: Fitted, path: str | Path, overwrite: bool = False) -> Path:
+    """Write the folder whole, or not at all; returns its path.
 
-    Raises UsageError where something is there already, SetupError where the place cannot be written.
+    A folder that holds nothing but the checkpoints of this very fit (``checkpoint=path/"resume"``) is filled; they are
+    removed then, unless the fit was interrupted and can go on. Raises UsageError where something else is there,
+    SetupError where it cannot be written; what was there stays.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists", do="--overwrite or another -o")
-    if path.exists() and not _is_model_folder(path):
-        raise UsageError(f"{path} exists and is not a model folder", why="it will not be replaced", do="another -o")
-    parent = path.resolve().parent
+    own = fitted.checkpoint is not None and fitted.checkpoint.resolve() == (path / RESUME).resolve()
+    into = own and holds_training(path)
+    if not (into and is_unfinished(path)):
+        check_writable(path, overwrite)
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".mulligan-"):
-            pass
+        if into:
+            write_into(path, lambda folder: _write(fitted, folder), bool(fitted.card.get("interrupted")))
+        else:
+            path.resolve().parent.mkdir(parents=True, exist_ok=True)
+            write_swapped(path, lambda folder: _write(fitted, folder))
     except OSError as error:
-        raise SetupError(f"cannot write {path}", error.strerror or str(error), do="-o elsewhere") from error
-    return path
-
-
-def save(fitted: Fitted, path: str | Path, overwrite: bool = False) -> Path:
-    """Write the folder whole, or not at all; returns its path."""
-    path = check_writable(path, overwrite)
-    room = Path(tempfile.mkdtemp(dir=path.resolve().parent, prefix=".mulligan-"))
-    work, retired = room / "new", room / "old"
-    try:
-        work.mkdir(mode=0o755)
-        _write(fitted, work)
-        if path.exists():
-            os.replace(path, retired)
-        try:
-            os.replace(work, path)
-        except BaseException:
-            if retired.exists():
-                os.replace(retired, path)
-            raise
-    except OSError as error:
-        raise SetupError(f"cannot write {path}", error.strerror or str(error), do="-o elsewhere") from error
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+        do = f"make room, then mulligan fit --resume {path}" if into else "-o elsewhere"
+        raise SetupError(f"cannot write {path}", error.strerror or str(error), do=do) from error
     return path
 
 
@@ -90,7 +82,7 @@ def load(path: str | Path) -> Fitted:
     """The model in a folder. Raises FormatError where the folder is broken, foreign or newer."""
     from mulligan.catalog import FAMILIES
     from mulligan.data.given import codec_from_json
-    from mulligan.workbench.fitting import Fitted
+    from mulligan.workbench.fitted import Fitted
     from mulligan.workbench.soundness import check_codec, check_model
 
     path = Path(path)
@@ -116,12 +108,13 @@ def load(path: str | Path) -> Fitted:
 
 
 def _write(fitted: Fitted, folder: Path) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as as_bytes
 
     from mulligan.data.given import codec_to_json
 
     arrays, model = _dismantle(fitted.model)
-    save_file(arrays, folder / "weights.safetensors")
+    # Not safetensors' own save_file: a full disk would be an error of its own kind there, not an OSError.
+    (folder / "weights.safetensors").write_bytes(as_bytes(arrays))
     config = {
         "format": FORMAT,
         "family": fitted.family,
@@ -139,31 +132,6 @@ def _write(fitted: Fitted, folder: Path) -> None:
         for step, row in enumerate(zip(*fitted.history.values()), start=1):
             writer.writerow([step, *(repr(float(value)) for value in row)])
     (folder / "card.md").write_text(card_text(fitted), encoding="utf-8")
-
-
-def card_text(fitted: Fitted) -> str:
-    """The model card: what it is, what it was fitted to, how good it is, how it was made."""
-    from mulligan.quantity import Quantity
-
-    card = fitted.card
-    row, data, split = card.get("row", {}), card.get("data", {}), card.get("split", {})
-    lines = [f"# {fitted.label}", "", f"A {fitted.family} model made by mulligan. log p: {fitted.log_prob_kind}."]
-    if row:
-        lines += ["", f"- Test: {Quantity.from_json(row['log_prob'])}"]
-        auc = row.get("two_sample_auc")
-        lines += [f"- Two-sample AUC: {Quantity.from_json(auc)}"] if auc else []
-        lines += [f"- Health: {line}" for line in row["health"]]
-    if data:
-        lines += ["", "## Data", "", f"- {data['name']}, {data['rows']:,} rows, sha256 {data['sha256']}"]
-        lines += [f"- log p is a {data['measure']}, in nats", *(f"- {note}" for note in data["notes"])]
-        lines += [
-            f"- Split: train {split['train']}, select {split['select']}, test {split['test']} (seed {split['seed']})"
-        ]
-    if fitted.family in ("kde", "resample"):
-        lines += ["", "**This folder contains the training rows**: do not share it where they may not be shared."]
-    made = card.get("reproduce", {}).get("command")
-    lines += ["", "## Made by", "", f"    {made}"] if made else []
-    return "\n".join(lines) + "\n"
 
 
 def _dismantle(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -213,10 +181,6 @@ def _finite(value: Any) -> Any:
 # --- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _is_model_folder(path: Path) -> bool:
-    return path.is_dir() and all((path / name).is_file() for name in _FILES)
-
-
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FormatError(f"no model folder '{path}' here", do=f"mulligan fit FILE --family NAME -o {path}")
@@ -227,7 +191,11 @@ def _read_config(path: Path) -> dict[str, Any]:
             else "a file"
         )
         raise FormatError(f"{path} is {kind}", why="a model is a folder with safetensors in it")
-    missing = [name for name in _FILES if not (path / name).is_file()]
+    if holds_training(path) and not (path / "config.json").is_file():
+        kept = (path / RESUME / COMMAND).is_file()
+        do = f"mulligan fit --resume {path}" if kept else "the same mulligan.fit with resume=True"
+        raise FormatError(f"{path}: training was not finished", do=do)
+    missing = [name for name in FILES if not (path / name).is_file()]
     if missing:
         raise FormatError(f"{path} is not a model folder: it lacks {', '.join(missing)}")
     config = _read_json(path / "config.json")

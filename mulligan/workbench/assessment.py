@@ -16,7 +16,8 @@ from mulligan.measures.coverage import holes_found
 from mulligan.measures.distances import two_sample_auc
 from mulligan.measures.likelihood import RowLikelihood, draw_error, row_likelihood
 from mulligan.quantity import Quantity, difference_kind, mean_of_rows, none
-from mulligan.workbench.fitting import Fitted, Timing
+from mulligan.workbench.fitted import Fitted
+from mulligan.workbench.fitting import Timing
 from mulligan.workbench.preparation import Prepared
 
 DRAWS = 10_000

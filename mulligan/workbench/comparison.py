@@ -22,7 +22,8 @@ from mulligan.report.html import write_html
 from mulligan.report.reading import reading
 from mulligan.report.writing import to_markdown, write_json, write_whole
 from mulligan.workbench.assessment import Evidence, assess, failed_row
-from mulligan.workbench.fitting import Fitted, Timing, fit_prepared, reproduction
+from mulligan.workbench.fitted import Fitted
+from mulligan.workbench.fitting import Timing, fit_prepared, reproduction
 from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
 from mulligan.workbench.sources import open_rows, open_table
 from mulligan.workbench.talk import Talk

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mulligan.data.codec import Encoded, fit_codec
-from mulligan.data.given import AnyCodec, ConditionalCodec, fit_any_codec
+from mulligan.data.given import AnyCodec, ConditionalCodec, fit_any_codec, measure_of
 from mulligan.data.splits import Split, make_split, row_clusters, split_with_test
 from mulligan.data.support import outside_support
 from mulligan.data.table import Schema, Table
@@ -133,7 +133,7 @@ def data_entry(prepared: Prepared) -> dict[str, Any]:
         "sha256": source.sha256,
         "rows": len(prepared.table),
         "columns": [_plain_column(asdict(column)) for column in prepared.table.schema.columns],
-        "measure": prepared.table.schema.measure,
+        "measure": measure_of(prepared.codec),
         "notes": list(prepared.notes),
     }
 

@@ -7,8 +7,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mulligan.catalog import LAWS, TABLES, near
 from mulligan.data.frames import from_object
 from mulligan.data.inspection import conform, inspect
@@ -91,18 +89,29 @@ def open_rows(source: Any, schema: Schema, options: ReadOptions | None = None, *
     return replace(table, groups=source.groups) if carried else table
 
 
-def given_values(source: Any, schema: Schema, names: Sequence[str]) -> np.ndarray:
-    """Values (rows, columns) of the ``names`` columns in ``source``: a mapping of one value each, or a table with them.
+def open_given(source: Any, schema: Schema, names: Sequence[str], options: ReadOptions | None = None) -> Table:
+    """The ``names`` columns of ``source``: a mapping of one value each (or of a list of values each), or a table with
+    those columns; others beside them are ignored.
 
-    Raises DataError for a missing column, an unknown category or an empty cell.
+    Raises UsageError for a name in a mapping that is not given, DataError for a missing column, an empty cell, and a
+    value that the schema does not know.
     """
     columns = Schema(tuple(column for column in schema.modelled if column.name in names))
     if isinstance(source, Mapping):
-        source = {
+        for name in source:
+            if name not in names:
+                hint = near(str(name), names)
+                raise UsageError(f"'{name}' is not a given column{hint}", do=f"given columns: {', '.join(names)}")
+        mapping = {
             name: [item] if isinstance(item, str) or not isinstance(item, Iterable) else list(item)
             for name, item in source.items()
         }
-    return open_rows(source, columns).values
+        longest = max(map(len, mapping.values()), default=0)
+        source = {name: items * longest if len(items) == 1 else items for name, items in mapping.items()}
+        source = from_object(source, options, "given") if source else {}
+        if not source:
+            raise UsageError("no value is given", do=",".join(f"{name}=VALUE" for name in names))
+    return open_rows(source, columns, options)
 
 
 def _frame(source: Any, options: ReadOptions) -> Frame:

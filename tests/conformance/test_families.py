@@ -344,7 +344,8 @@ def test_outcomes_state_what_they_tried():
         from mulligan.families.recipe import Fitting
 
         prepared = prepare(table("plane"), 0)
-        fitting = Fitting(prepared.train, prepared.select, prepared.codec, 0, None, None, lambda *a: None)
+        rows = prepared.rows_of("train"), prepared.rows_of("select")
+        fitting = Fitting(prepared.train, prepared.select, prepared.codec, *rows, 0, None, None, lambda *a: None)
         seen.append(family.recipe(variant, family.parse_options({}), "quick")(fitting))
         outcome = seen[0]
         assert outcome.parameters > 0 and outcome.label

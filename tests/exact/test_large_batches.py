@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import math
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.linalg import solve_triangular
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
 from mulligan.data.codec import Encoded
+from mulligan.data.native import fit_native_codec
+from mulligan.data.table import Column, Schema, Source, Table
 from mulligan.families.kde import _scores
 from mulligan.measures.likelihood import point_log_prob
+from mulligan.models.autoregressive import make_autoregressive
+from mulligan.models.columns import columns_of
 from mulligan.models.factor import FactorModel
 from mulligan.models.kernel_density import KernelDensity
 from mulligan.targets.counting import Histogram
@@ -208,6 +214,73 @@ def test_named_law(name):
     x[::4] += rng.normal(0, 0.1, x[::4].shape)  # some rows beside the law's ridge
     x = x.astype(np.float32)
     assert error(source, x, log_prob_float64(source, x)) < 5e-4
+
+
+@pytest.mark.parametrize(("repeats", "width", "depth"), [(1, 64, 1), (4, 256, 3)])
+def test_autoregressive(repeats, width, depth):
+    model, rows, codec = autoregressive_setting(repeats, width, depth)
+    points = codec.encode(rows).points[:, 0].astype(np.float32)
+    assert error(model, points, autoregressive_twin(model, rows, codec)) < 1e-3
+
+
+def autoregressive_setting(repeats, width, depth):
+    """A model of continuous, integer and category columns, each repeated, far from its start: (model, rows, codec)."""
+    rng = np.random.default_rng(width)
+    levels = ("a", "b", "c")
+    columns, values = [], []
+    for i in range(repeats):
+        columns.append(Column(f"x{i}", "continuous"))
+        columns.append(Column(f"k{i}", "integer", "integer", step=1.0))
+        columns.append(Column(f"c{i}", "categorical", "text", levels=levels))
+        values += [rng.normal(size=ROWS), rng.poisson(4, ROWS), rng.integers(0, 3, ROWS)]
+    rows = np.stack(values, 1).astype(float)
+    codec = fit_native_codec(Table(Schema(tuple(columns)), rows, Source("rows")))
+    order = rng.permutation(len(columns))
+    model = make_autoregressive(columns_of(codec), rng, order=order, width=width, depth=depth)
+    noise = rng.normal(size=model.net.weights[-2].shape) / math.sqrt(width)
+    return eqx.tree_at(lambda m: m.net.weights[-2], model, jnp.asarray(noise, jnp.float32)), rows, codec
+
+
+def autoregressive_twin(model, rows, codec):
+    """By masked matrices and distribution functions in float64, column after column, edges in the user's units."""
+    net = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.net)
+    silu = lambda a: a * expit(a)  # noqa: E731
+    z = codec.encode(rows).points[:, 0]
+    numbers = [j for j in range(z.shape[1]) if j % 3 == 0] + [j for j in range(z.shape[1]) if j % 3 == 1]
+    waves = [wave(k * z[:, numbers]) for wave in (np.sin, np.cos) for k in model.frequencies]
+    which = [rows[:, [j]] == np.arange(3) for j in range(2, z.shape[1], 3)]
+    x = np.concatenate([z[:, numbers], *waves, *which], 1)
+    masked = [weight.copy() for weight in net.weights]
+    for weight, to, source in zip(
+        masked,
+        [net.hidden] * (len(masked) - 2) + [net.outputs + 0.5, net.outputs],
+        [net.inputs + 0.5] + [net.hidden] * (len(masked) - 2) + [net.inputs + 0.5],
+    ):
+        weight[to[:, None] < source] = 0
+    h = x @ masked[0].T + net.biases[0]
+    for i in range(1, len(masked) - 2, 2):
+        h = h + silu(silu(h) @ masked[i].T + net.biases[i]) @ masked[i + 1].T + net.biases[i + 1]
+    out = silu(h) @ masked[-2].T + net.biases[-1] + x @ masked[-1].T
+    log_p, start = np.zeros(len(rows)), 0
+    for place, j in enumerate(numbers):
+        logits, mean, raw = np.moveaxis(out[:, start : start + 48].reshape(-1, 3, 16), 1, 0)
+        start += 48
+        part, weight = codec.parts[j], logits - logsumexp(logits, axis=1, keepdims=True)
+        if place < len(numbers) // 2:
+            scale = np.logaddexp(0, raw) + 1e-3
+            y = (z[:, [j]] - mean) / scale
+            log_p += logsumexp(weight - 0.5 * y**2 - np.log(scale * math.sqrt(2 * math.pi)), axis=1)
+        else:
+            scale = np.logaddexp(0, raw) + min(1e-3, 0.1 / part.scale)
+            edges = [((rows[:, [j]] + side - part.mean) / part.scale - mean) / scale for side in (-0.5, 0.5)]
+            flip = -np.sign(edges[0] + edges[1])  # the lower tail is the one without cancellation
+            inside = np.abs(expit(flip * edges[1]) - expit(flip * edges[0]))
+            log_p += np.log((np.exp(weight) * inside).sum(1))
+    for j in range(2, z.shape[1], 3):
+        logits = np.concatenate([np.zeros((len(rows), 1)), out[:, start : start + 2]], 1)
+        start += 2
+        log_p += np.take_along_axis(logits, rows[:, [j]].astype(int), 1)[:, 0] - logsumexp(logits, axis=1)
+    return log_p
 
 
 def test_a_model_that_is_a_little_off_is_seen():

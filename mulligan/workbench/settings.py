@@ -1,0 +1,33 @@
+"""Whether a fit is asked for what there is: efforts, steps, and what its family can do. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mulligan.catalog import EFFORTS, FAMILIES, Family, near
+from mulligan.errors import UsageError
+
+
+def check_settings(effort: str, steps: int | None) -> None:
+    """Raises UsageError for an effort or a number of steps that does not exist."""
+    if effort not in EFFORTS:
+        raise UsageError(f"effort is '{effort}'{near(effort, EFFORTS)}", do=f"one of {', '.join(EFFORTS)}")
+    if steps is not None and steps < 1:
+        raise UsageError(f"steps is {steps}; expected a whole number from 1")
+
+
+def check_able(family: Family, given: Sequence[str], checkpoints: bool) -> None:
+    """Raises UsageError where a family is asked for p(others | given), or for checkpoints, and has none.
+
+    >>> from mulligan.catalog import find_family
+    >>> check_able(find_family("flow")[0], ["kind"], checkpoints=True)
+    """
+    if given and not family.conditional:
+        able = ", ".join(name for name, other in FAMILIES.items() if other.conditional)
+        raise UsageError(
+            f"{family.name} cannot be given columns: it models all of them", do=f"families that can: {able}"
+        )
+    if checkpoints and not family.by_gradient:
+        able = ", ".join(name for name, other in FAMILIES.items() if other.by_gradient)
+        what = f"{family.name} keeps no checkpoints: a fit of it that was stopped starts again"
+        raise UsageError(what, f"families that can be resumed: {able}", do="leave --resume out")
