@@ -112,7 +112,7 @@ class Checkpoints:
     def check(self) -> None:
         """Raises UsageError, before any work, where checkpoints belong to another fit, FormatError where one is broken."""
         for path in self.paths:
-            self._refuse_others(_read(path)[0]["identity"])
+            self._refuse_others(_read(path, arrays=False)[0]["identity"])
 
     def clear(self) -> None:
         """Remove the checkpoints in the folder, and what was left of half-written ones; nothing else is touched."""
@@ -174,19 +174,20 @@ def write_durably(path: Path, payload: bytes) -> None:
 
 def _short(value: Any) -> str:
     if isinstance(value, str) and len(value) == 64 and " " not in value:
-        return f"{value[:SHOWN]}.."
+        return value[:SHOWN]
     return "none" if value is None else str(value)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(path: Path, arrays: bool = True) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             head = json.loads((file.metadata() or {})["mulligan"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
+            names = file.keys() if arrays else ()
+            found = {name: file.get_tensor(name) for name in names}
         if head["format"] != FORMAT:
             raise FormatError(f"{path} has format {head['format']}; this version reads {FORMAT}")
-        return {key: head[key] for key in ("identity", "step", "notes")}, arrays
+        return {key: head[key] for key in ("identity", "step", "notes")}, found
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise FormatError(f"{path} is broken", str(error), do="--overwrite, which starts again") from error

@@ -136,7 +136,7 @@ def _nothing_left(folder: Path, common: Common, command: str | None = None) -> i
     made = fitted.card.get("reproduce", {}).get("command")
     if command is not None and made != without_resume(command):
         what = f"{folder} holds another fit, which is finished"
-        raise UsageError(what, f"made by {made}", do="--overwrite or another -o")
+        raise UsageError(what, f"by {made}", do="--overwrite or another -o")
     tell(f"{folder} is finished: nothing to resume", quiet=common.quiet)
     return _finish(fitted, folder, common)
 

@@ -44,6 +44,7 @@ def verb(
     common: Common,
 ) -> int:
     from mulligan.cache import use_cache
+    from mulligan.data.table import Table
 
     check_file(output, overwrite=overwrite)
     fitted = open_model(model)
@@ -52,7 +53,9 @@ def verb(
         _require_numbers(fitted.schema)
     known = None if given is None else _known(given, fitted, reading)
     use_cache()
-    rows = fitted.sample(ROWS if n is None and not hasattr(known, "values") else n, seed=seed, given=known)
+    rows = fitted.sample(ROWS if n is None and not isinstance(known, Table) else n, seed=seed, given=known)
+    for note in known.notes if isinstance(known, Table) else ():
+        tell(f"note   {note}", quiet=common.quiet)
     n, columns = len(rows), rows.to_dict()
     if output is not None:
         write_table(columns, _array(columns) if as_array else None, output)

@@ -34,11 +34,16 @@ _FARTHEST = 8.0  # a number's features are those of ±8 standard deviations beyo
 FREQUENCIES = (1.0, 2.0, 4.0)
 
 
+def _floats(numbers: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(number) for number in numbers)
+
+
 class Autoregressive(Sampler, Density):
     """log p(x) = Σ_j log p(x_j | x before j in the order); ``make_autoregressive`` makes it.
 
     ``columns`` says what each coordinate is, ``net`` gives the parameters of all conditional laws, ``positions`` (c,) is
-    each column's place in the order. A number that is no valid value counts as the value whose cell holds it.
+    each column's place in the order, ``parts`` and ``frequencies`` those of ``make_autoregressive``. A number that is no
+    valid value counts as the value whose cell holds it.
     """
 
     kind: ClassVar[Literal["exact", "numeric"]] = "exact"
@@ -46,7 +51,7 @@ class Autoregressive(Sampler, Density):
     net: MaskedNet
     positions: Int[Array, " c"]
     parts: int = eqx.field(static=True)
-    frequencies: tuple[float, ...] = eqx.field(static=True)
+    frequencies: tuple[float, ...] = eqx.field(static=True, converter=_floats)
 
     def log_prob(self, x: Float[Array, " c"], given: Array | None = None) -> Float[Array, ""]:
         return jnp.sum(self.conditionals(x, given))
@@ -137,7 +142,9 @@ def make_autoregressive(
     ``order`` lists the columns, first to last (as they are if None); ``width`` and ``depth`` are hidden units and residual
     blocks of the network, ``parts`` the parts of each mixture, ``given`` the size of the vector that the model is
     conditioned on. Of a number z the network sees z, and sin kz and cos kz for each k in ``frequencies``: with them laws
-    with gaps and edges are learned sooner, without them few rows go further. Raises ValueError unless the order names each column once.
+    with gaps and edges are learned better, without them few rows go further.
+
+    Raises ValueError unless the order names each column once.
 
     >>> from mulligan.data.native import NativeCodec
     >>> from mulligan.data.codec import Part
@@ -162,7 +169,7 @@ def make_autoregressive(
     start[: 3 * parts * len(numbers)] = np.tile(starting_raw(parts).reshape(-1), len(numbers))
     biases = (*net.biases[:-1], jnp.asarray(start, net.biases[-1].dtype))
     net = eqx.tree_at(lambda n: n.biases, net, biases)
-    return Autoregressive(columns, net, jnp.asarray(positions, jnp.int32), parts, tuple(map(float, frequencies)))
+    return Autoregressive(columns, net, jnp.asarray(positions, jnp.int32), parts, _floats(frequencies))
 
 
 def _features(columns: Columns, x: Array, frequencies: Sequence[float]) -> Array:

@@ -11,6 +11,7 @@ apart, and the distances from a value to its edges come from log1p(±½/w), neve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -62,6 +63,11 @@ class _Constants(NamedTuple):
     atoms: Any
 
 
+def _integers(numbers: Sequence[int]) -> tuple[int, ...]:
+    """Also from the lists of a JSON file: static fields must be hashable."""
+    return tuple(int(number) for number in numbers)
+
+
 class Columns(eqx.Module):
     """The kinds of a row's coordinates and the cells of those that have cells; made by ``columns_of``.
 
@@ -71,10 +77,10 @@ class Columns(eqx.Module):
     share one compiled program.
     """
 
-    continuous: tuple[int, ...] = eqx.field(static=True)
-    cells: tuple[int, ...] = eqx.field(static=True)
-    categories: tuple[int, ...] = eqx.field(static=True)
-    levels: tuple[int, ...] = eqx.field(static=True)
+    continuous: tuple[int, ...] = eqx.field(static=True, converter=_integers)
+    cells: tuple[int, ...] = eqx.field(static=True, converter=_integers)
+    categories: tuple[int, ...] = eqx.field(static=True, converter=_integers)
+    levels: tuple[int, ...] = eqx.field(static=True, converter=_integers)
     bits: Int[Array, "numbers cells"]
     atom_bits: Int[Array, "cells atoms"]
 

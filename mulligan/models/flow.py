@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mulligan.core import Density, Sampler
 from mulligan.nets.masked import MaskedNet, make_masked_net
 from mulligan.nets.mlp import MLP, make_mlp
-from mulligan.nets.spline import Knots, inverse_spline, make_knots, parameter_count, spline
+from mulligan.nets.spline import inverse_spline, parameter_count, spline
 
 
 class Mixing(eqx.Module):
@@ -43,7 +43,7 @@ class Mixing(eqx.Module):
     def forward(self, x: Float[Array, " d"]) -> tuple[Array, Array]:
         """P L U x + b and the log-determinant."""
         matrix = (self._lower() @ self._upper())[self.order]  # one product for a whole batch
-        return matrix @ x + self.shift, jnp.sum(self.log_diagonal)
+        return x @ matrix.T + self.shift, jnp.sum(self.log_diagonal)
 
     def inverse(self, z: Float[Array, " d"]) -> tuple[Array, Array]:
         """The x that is mapped to z, and the log-determinant of this direction."""
@@ -90,7 +90,7 @@ class CouplingLayer(eqx.Module):
     ) -> tuple[Array, Array]:
         known = kept if given is None else jnp.concatenate([kept, given])
         free = self.conditioner(known).reshape(parameter_count(bins), moved.shape[0])
-        return function(make_knots(free, bound), moved, bound)
+        return function(free, moved, bound)
 
 
 class AutoregressiveLayer(eqx.Module):
@@ -102,14 +102,14 @@ class AutoregressiveLayer(eqx.Module):
     def forward(self, x: Array, given: Array | None, bound: float, bins: int) -> tuple[Array, Array]:
         """x to z in one pass, with the log-determinant (the Jacobian is triangular)."""
         x, log_det = self.mixing.forward(x)
-        z, log_slopes = spline(self._knots(x, given, bound, bins), x, bound)
+        z, log_slopes = spline(self._free(x, given, bins), x, bound)
         return z, log_det + jnp.sum(log_slopes)
 
     def inverse(self, z: Array, given: Array | None, bound: float, bins: int) -> tuple[Array, Array]:
         """z to x, one coordinate a pass: pass j sees the j coordinates before it as they will be."""
 
         def one(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            x, log_slopes = inverse_spline(self._knots(carry[0], given, bound, bins), z, bound)
+            x, log_slopes = inverse_spline(self._free(carry[0], given, bins), z, bound)
             return x, log_slopes
 
         # After pass j the first j + 1 coordinates no longer change, so after all of them none does.
@@ -117,9 +117,8 @@ class AutoregressiveLayer(eqx.Module):
         x, log_det = self.mixing.inverse(x)
         return x, log_det + jnp.sum(log_slopes)
 
-    def _knots(self, x: Array, given: Array | None, bound: float, bins: int) -> Knots:
-        free = self.conditioner(x, given).reshape(x.shape[0], parameter_count(bins))
-        return make_knots(free.T, bound)
+    def _free(self, x: Array, given: Array | None, bins: int) -> Array:
+        return self.conditioner(x, given).reshape(x.shape[0], parameter_count(bins)).T
 
 
 class Flow(Sampler, Density):

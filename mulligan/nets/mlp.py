@@ -30,8 +30,8 @@ class MLP(eqx.Module):
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
         for weight, bias in zip(self.weights[:-1], self.biases[:-1]):
-            x = jax.nn.silu(weight @ x + bias)
-        return self.weights[-1] @ x + self.biases[-1]
+            x = jax.nn.silu(x @ weight.T + bias)  # in this order a batch under vmap is not transposed
+        return x @ self.weights[-1].T + self.biases[-1]
 
 
 def make_mlp(sizes: Sequence[int], generator: np.random.Generator, zero_last: bool = False) -> MLP:

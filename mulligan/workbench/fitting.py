@@ -183,7 +183,7 @@ def fit_prepared(
     card = {"settings": {**settings, "budget": parse_budget(budget), "steps": steps}, "stopped": outcome.stopped}
     card["interrupted"] = outcome.interrupted
     card["settings"]["given"] = list(prepared.given)
-    folder = None if checkpoints is None else checkpoints.folder
+    folder = None if checkpoints is None else checkpoints.folder.resolve()
     made = (entry.name, variant, outcome.label, codec, outcome.model, card, outcome.history, calibration, folder)
     fitted = Fitted(*made)
     return fitted, outcome, timing

@@ -41,6 +41,11 @@ def is_unfinished(path: Path) -> bool:
     return {entry.name for entry in path.iterdir()} <= {RESUME, *FILES, *BESIDE}
 
 
+def is_empty(path: Path) -> bool:
+    """Whether it is a folder with nothing in it: that of a fit which was killed before it could write."""
+    return path.is_dir() and not any(path.iterdir())
+
+
 def check_writable(path: str | Path, overwrite: bool = False, resume: bool = False) -> Path:
     """The path, if a model folder can be written there; call it before training.
 
@@ -48,7 +53,7 @@ def check_writable(path: str | Path, overwrite: bool = False, resume: bool = Fal
     SetupError where the place cannot be written.
     """
     path = Path(path)
-    if path.exists():
+    if path.exists() and not is_empty(path):
         ours = is_model_folder(path) or is_unfinished(path)
         if not (overwrite or (resume and holds_training(path))):
             raise _in_the_way(path, resume and ours)

@@ -69,7 +69,7 @@ def identity_of(settings: Mapping[str, Any], prepared: Prepared) -> dict[str, An
         "given": list(prepared.given),
         "columns": list(table.schema.names),
         **columns,
-        "rows": hashlib.sha256(table.values.astype("<f8").tobytes()).hexdigest(),
+        "sha256 of the rows": hashlib.sha256(table.values.astype("<f8").tobytes()).hexdigest(),
         "split": prepared.split.digest,
         **{name: version(name) for name in VERSIONS},
         "device": jax.default_backend(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -98,20 +99,28 @@ def open_given(source: Any, schema: Schema, names: Sequence[str], options: ReadO
     """
     columns = Schema(tuple(column for column in schema.modelled if column.name in names))
     if isinstance(source, Mapping):
-        for name in source:
-            if name not in names:
-                hint = near(str(name), names)
-                raise UsageError(f"'{name}' is not a given column{hint}", do=f"given columns: {', '.join(names)}")
-        mapping = {
-            name: [item] if isinstance(item, str) or not isinstance(item, Iterable) else list(item)
-            for name, item in source.items()
-        }
-        longest = max(map(len, mapping.values()), default=0)
-        source = {name: items * longest if len(items) == 1 else items for name, items in mapping.items()}
-        source = from_object(source, options, "given") if source else {}
-        if not source:
-            raise UsageError("no value is given", do=",".join(f"{name}=VALUE" for name in names))
+        source = from_object(_as_columns(source, names), options, "given")
+    others = tuple(column.name for column in schema.columns if column.name not in names)
+    options = replace(options or ReadOptions(), drop=others)  # known, and so not to be told as unknown
     return open_rows(source, columns, options)
+
+
+def _as_columns(source: Mapping[str, Any], names: Sequence[str]) -> dict[str, list]:
+    """One column for each name, of one length; UsageError for a name that is not given, or one that lacks its value."""
+    for name in source:
+        if name not in names:
+            hint = near(str(name), names)
+            raise UsageError(f"'{name}' is not a given column{hint}", do=f"given columns: {', '.join(names)}")
+    lacking = [name for name in names if name not in source]
+    if lacking:
+        said = ",".join(f"{name}={source.get(name, 'VALUE')}" for name in names)
+        raise UsageError(f"no value is given for {', '.join(map(repr, lacking))}", do=f"--given {shlex.quote(said)}")
+    columns = {
+        name: [item] if isinstance(item, str) or not isinstance(item, Iterable) else list(item)
+        for name, item in source.items()
+    }
+    longest = max(map(len, columns.values()))
+    return {name: items * longest if len(items) == 1 else items for name, items in columns.items()}
 
 
 def _frame(source: Any, options: ReadOptions) -> Frame:
