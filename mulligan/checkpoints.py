@@ -109,10 +109,17 @@ class Checkpoints:
         """The checkpoints that are in the folder."""
         return checkpoints_in(self.folder)
 
-    def check(self) -> None:
-        """Raises UsageError, before any work, where checkpoints belong to another fit, FormatError where one is broken."""
+    def check(self) -> dict[str, int]:
+        """The step that each checkpoint is at.
+
+        Raises UsageError, before any work, where one belongs to another fit, FormatError where one is broken.
+        """
+        steps = {}
         for path in self.paths:
-            self._refuse_others(_read(path, arrays=False)[0]["identity"])
+            head, _ = _read(path, arrays=False)
+            self._refuse_others(head["identity"])
+            steps[path.stem] = int(head["step"])
+        return steps
 
     def clear(self) -> None:
         """Remove the checkpoints in the folder, and what was left of half-written ones; nothing else is touched."""

@@ -24,6 +24,7 @@ from mulligan.workbench.folders import COMMAND, SAVING
 from mulligan.workbench.preparation import Prepared
 from mulligan.workbench.talk import Talk
 
+PLAN = "plan"  # a checkpoint that holds no state: the steps that a budget bought
 VERSIONS = ("mulligan", "jax", "jaxlib", "equinox", "optax", "numpy")
 
 
@@ -45,9 +46,9 @@ def open_checkpoints(
     _refuse_foreign(checkpoints.folder)
     if resume:
         checkpoints.tidy()
-        checkpoints.check()
-        if not checkpoints.paths:
-            talk.note(f"nothing to resume in {folder}: training starts from the beginning")
+        steps = {name: step for name, step in checkpoints.check().items() if name != PLAN}
+        at = ", ".join(f"{name} at step {step:,}" for name, step in steps.items())
+        talk.note(f"going on: {at}" if at else f"nothing to resume in {folder}: training starts from the beginning")
     else:
         checkpoints.clear()
     if command is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 
@@ -258,7 +259,7 @@ def test_nothing_is_left_when_saving_fails_midway(tmp_path, monkeypatch, error, 
 
 def test_the_old_model_survives_a_failing_rename(tmp_path, monkeypatch):
     place = save(fitted("mixture", "plane"), tmp_path / "model")
-    real, calls = artifact.os.replace, []
+    real, calls = os.replace, []
 
     def fails_to_bring_the_new(source, target):
         calls.append(source)
@@ -266,7 +267,7 @@ def test_the_old_model_survives_a_failing_rename(tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
         real(source, target)
 
-    monkeypatch.setattr(artifact.os, "replace", fails_to_bring_the_new)
+    monkeypatch.setattr(os, "replace", fails_to_bring_the_new)
     with pytest.raises(SetupError):
         save(fitted("gaussian", "plane"), place, overwrite=True)
     monkeypatch.undo()

@@ -297,7 +297,7 @@ def test_no_family_is_known_by_name_to_the_command_line():
     names = [name for family in FAMILIES.values() for name in (family.name, *family.aliases)]
     for path in folder.glob("*.py"):
         text = path.read_text(encoding="utf-8")
-        assert [name for name in names if re.search(rf"[\"'`]{name}\b", text)] == [], path.name
+        assert [name for name in names if re.search(rf"[\"'`]{name}[\"'`:]", text)] == [], path.name
 
 
 def test_an_internal_error_is_one_line_and_a_traceback_only_with_debug(capsys, monkeypatch):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mulligan.data import native
 from mulligan.models import autoregressive, columns, heads
 from mulligan.models.columns import Columns
 from mulligan.nets.masked import MaskedNet
@@ -86,6 +88,22 @@ def does_not_snap(monkeypatch):
 def first_part_only(monkeypatch):
     """A sampler that draws from the first part of every mixture, and the first level."""
     monkeypatch.setattr(heads, "_pick", lambda weights, uniform: jnp.zeros(uniform.shape, jnp.int32))
+
+
+def variance_for_sd(monkeypatch):
+    """A sampler that spreads a part by the square of its scale."""
+    right = heads._picked
+
+    def broken(raw, uniform, least):
+        mean, scale = right(raw, uniform, least)
+        return mean, scale**2
+
+    monkeypatch.setattr(heads, "_picked", broken)
+
+
+def slopes_of_cells(monkeypatch):
+    """log |dz/dv| added to probabilities, too."""
+    monkeypatch.setattr(native, "is_cell", lambda column, values: np.zeros(np.shape(values), bool))
 
 
 def hides_missing(monkeypatch):
