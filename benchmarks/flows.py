@@ -114,7 +114,6 @@ def flowjax_steps() -> tuple[Callable[[], None], Callable[[], None], int]:
 
 def zuko_steps() -> tuple[Callable[[], None], Callable[[], None], int]:
     """Train and sample with zuko's autoregressive spline flow."""
-    import torch
     import zuko
 
     torch.manual_seed(0)
@@ -176,9 +175,7 @@ def main() -> None:
             mine, theirs = np.array(seconds["mulligan flow", task]), np.array(seconds[name, task])
             ratios = theirs / mine
             middle = float(np.median(theirs) / np.median(mine))
-            cells.append(
-                f"{scale * np.median(theirs):.2f} | {middle:.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
-            )
+            cells.append(f"{scale * np.median(theirs):.2f} | {middle:.2f} ({ratios.min():.2f} to {ratios.max():.2f})")
         lines.append(f"| {name} | {side[2]:,} | {cells[0]} | {cells[1]} |")
     options.o.parent.mkdir(parents=True, exist_ok=True)
     options.o.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -67,6 +67,7 @@ def transform(column: Column, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def untransform(column: Column, t: np.ndarray) -> np.ndarray:
+    """The v with T(v) = t."""
     shift = (column.step or 0.0) / 2
     if column.transform == "log":
         return np.exp(np.minimum(t, 700.0)) - shift
