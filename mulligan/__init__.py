@@ -18,6 +18,7 @@ _HOME = {
     "read": "mulligan.workbench.sources",
     "fit": "mulligan.workbench.fitting",
     "Fitted": "mulligan.workbench.fitted",
+    "Own": "mulligan.families.own",
     "compare": "mulligan.workbench.comparison",
     "Scorecard": "mulligan.workbench.comparison",
     "load": "mulligan.workbench.artifact",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from mulligan.entries import EFFORTS, TRAINING, Effort, Family, Option, near
+from mulligan.entries import DESCENT, EFFORTS, TRAINING, Brought, Effort, Family, Option, near
 from mulligan.errors import UsageError
 
 __all__ = [
@@ -18,10 +18,13 @@ __all__ = [
     "FAMILIES",
     "LAWS",
     "TABLES",
+    "TRAINING",
+    "Brought",
     "Effort",
     "Family",
     "Option",
     "find_family",
+    "model_classes",
     "near",
     "parse_settings",
 ]
@@ -42,6 +45,7 @@ _FAMILIES = (
         good_at="one cloud; a baseline that takes no time",
         watch_for="covers all modes with one",
         make="mulligan.families.gaussian:make",
+        classes=("mulligan.targets.gaussian:Gaussian",),
         baseline=True,
     ),
     Family(
@@ -55,6 +59,7 @@ _FAMILIES = (
         good_at="several clouds, small tables, a table of parameters",
         watch_for="thin curved supports need many parts",
         make="mulligan.families.mixture:make",
+        classes=("mulligan.targets.mixture:GaussianMixture",),
         options=(
             Option("parts", "integers", None, "number of Gaussians; several are compared on select", 1, 512),
             Option(
@@ -75,6 +80,8 @@ _FAMILIES = (
         good_at="any shape in one to three columns",
         watch_for="many columns; the model is the training rows",
         make="mulligan.families.kde:make",
+        classes=("mulligan.models.kernel_density:KernelDensity",),
+        holds_rows=True,
         options=(
             Option("bandwidth", "float", None, "kernel width in units of the standardised columns", 1e-4, 100.0),
             Option("kernel", "choice", None, "shape of the kernel", choices=("spherical", "full")),
@@ -92,6 +99,7 @@ _FAMILIES = (
         good_at="many correlated columns, latent variables",
         watch_for="one cloud only",
         make="mulligan.families.factor:make",
+        classes=("mulligan.models.factor:FactorModel",),
         options=(
             Option("factors", "integers", None, "number of latent factors; several are compared on select", 0, 512),
         ),
@@ -107,6 +115,7 @@ _FAMILIES = (
         good_at="one to three columns, counting",
         watch_for="empty cells grow with every column",
         make="mulligan.families.histogram:make",
+        classes=("mulligan.targets.counting:Histogram",),
         options=(
             Option("bins", "integers", None, "cells on each axis; several are compared on select", 2, 1000),
             Option("pseudo_count", "float", None, "added to the count of every cell", 1e-6, 100.0),
@@ -124,11 +133,18 @@ _FAMILIES = (
         good_at="tables of mixed columns: exact log p of counts, categories and capped values",
         watch_for="draws one column at a time; the order of the columns matters a little",
         make="mulligan.families.autoregressive:make",
+        classes=(
+            "mulligan.models.autoregressive:Autoregressive",
+            "mulligan.models.ensemble:Ensemble",
+            "mulligan.models.columns:Columns",
+            "mulligan.nets.masked:MaskedNet",
+        ),
         options=(
             Option("order", "names", None, "columns to begin with, in this order; the others follow as they are"),
-            Option("width", "integer", 128, "hidden units of each layer of the masked network", 1, 4096),
-            Option("depth", "integer", 2, "residual blocks of the masked network", 0, 16),
-            Option("parts", "integer", 16, "parts of the mixture that each number's conditional law is", 1, 256),
+            Option("members", "integer", None, "models in the ensemble; one on large tables", 1, 256),
+            Option("width", "integer", None, "hidden units of each layer of the masked network", 1, 4096),
+            Option("depth", "integer", None, "residual blocks of the masked network", 0, 16),
+            Option("parts", "integer", None, "parts of the mixture that each number's conditional law is", 1, 256),
             *TRAINING,
         ),
         conditional=True,
@@ -144,15 +160,38 @@ _FAMILIES = (
         good_at="curved and correlated columns, rows by the thousand; log p and samples in one pass",
         watch_for="separate clouds are joined by thin bridges; few rows over-fit",
         make="mulligan.families.flow:make",
+        classes=(
+            "mulligan.models.flow:Flow",
+            "mulligan.models.flow:CouplingLayer",
+            "mulligan.models.flow:AutoregressiveLayer",
+            "mulligan.models.flow:Mixing",
+            "mulligan.nets.mlp:MLP",
+            "mulligan.nets.masked:MaskedNet",
+        ),
         options=(
-            Option("layers", "integer", 6, "layers, each a mixing and a spline", 1, 64),
-            Option("width", "integer", 64, "units of each hidden layer of the conditioning networks", 1, 4096),
+            Option("layers", "integer", None, "layers, each a mixing and a spline", 1, 64),
+            Option("width", "integer", None, "units of each hidden layer of the conditioning networks", 1, 4096),
             Option("depth", "integer", 2, "hidden layers of the conditioning networks", 0, 16),
-            Option("bins", "integer", 16, "bins of each spline", 2, 128),
+            Option("bins", "integer", None, "bins of each spline", 2, 128),
             Option("bound", "float", 5.0, "splines act on [-bound, bound] of the standardised columns", 1.0, 100.0),
             *TRAINING,
         ),
         conditional=True,
+    ),
+    Family(
+        "logistic-mixture",
+        ("mixture-of-logistics",),
+        (),
+        ("Density", "Sampler"),
+        log_p="exact",
+        strokes="0",
+        balls="1",
+        good_at="several clouds with heavier tails than a Gaussian's",
+        watch_for="correlated columns: within a part they are independent",
+        make="mulligan.families.logistic_mixture:make",
+        classes=("mulligan.models.logistic_mixture:LogisticMixture",),
+        options=(Option("parts", "integer", 16, "number of parts", 1, 512), *DESCENT),
+        in_compare=False,
     ),
     Family(
         "resample",
@@ -165,6 +204,8 @@ _FAMILIES = (
         good_at="what perfect-looking samples without a model score",
         watch_for="repeats training rows; no log p",
         make="mulligan.families.resample:make",
+        classes=("mulligan.models.empirical:Empirical",),
+        holds_rows=True,
         baseline=True,
     ),
 )
@@ -191,14 +232,26 @@ LAWS: tuple[str, ...] = (
 TABLES: tuple[str, ...] = ("penguins", "digits", "iris", "wine", "breast_cancer", "diabetes")
 
 
-def find_family(name: str) -> tuple[Family, str | None]:
+def model_classes() -> dict[str, str]:
+    """Every class that a model folder may name, as "module:Class" by its name: those of all families."""
+    return {place.split(":")[1]: place for family in FAMILIES.values() for place in family.classes}
+
+
+def find_family(name: str | Brought) -> tuple[Family, str | None]:
     """The family and variant that ``name`` or ``name:variant`` means; aliases are understood.
+
+    A model that the caller brings (``mulligan.Own``) has an entry of its own.
 
     >>> find_family("gmm")[0].name, find_family("factor:ppca")[1]
     ('mixture', 'ppca')
 
     Raises UsageError for an unknown family or variant, with the nearest name.
     """
+    if not isinstance(name, str):
+        entry = getattr(name, "entry", None)
+        if not isinstance(entry, Family):
+            raise UsageError(f"the family is {name!r}", do="a name, or mulligan.Own(build) for a model of your own")
+        return entry, None
     stem, _, variant = name.partition(":")
     stem = stem.strip().lower()
     aliases = {alias: family for family in FAMILIES.values() for alias in family.aliases}

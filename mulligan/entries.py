@@ -6,7 +6,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from mulligan.errors import UsageError
 
@@ -80,10 +80,11 @@ class Family:
     """One family of models, as every surface describes it.
 
     ``capabilities`` are the contracts of ``mulligan.core`` that its fitted model fulfils; ``log_p`` says in words how
-    log p is known; ``strokes`` is network evaluations a sample and ``balls`` the chains (the golf columns). ``make``
-    names the function that makes its recipe; ``in_compare`` puts it into a comparison without being asked;
-    ``most_columns`` is the greatest number of encoded columns that it can take; ``conditional`` says that it can model
-    some columns given others.
+    log p is known; ``strokes`` is network evaluations a sample and ``balls`` the chains (the golf columns). ``make`` is
+    the function that makes its recipe, or names it ("module:function"); ``classes`` are the modules that its model is
+    made of ("module:Class"): a model folder may name these and no others. ``in_compare`` puts it into a comparison
+    without being asked; ``most_columns`` is the greatest number of encoded columns that it can take; ``conditional`` says
+    that it can model some columns given others, ``holds_rows`` that its model contains the training rows.
     """
 
     name: str
@@ -95,22 +96,23 @@ class Family:
     balls: str
     good_at: str
     watch_for: str
-    make: str
+    make: str | Callable[..., Any]
     options: tuple[Option, ...] = ()
     baseline: bool = False
     in_compare: bool = True
     most_columns: int | None = None
     conditional: bool = False
+    holds_rows: bool = False
+    classes: tuple[str, ...] = ()
 
     @property
     def by_gradient(self) -> bool:
         """Whether it is trained by gradient: such a fit keeps checkpoints and can be resumed."""
-        return all(option in self.options for option in TRAINING)
+        return all(option in self.options for option in DESCENT)
 
     def recipe(self, variant: str | None, options: Mapping[str, Any], effort: Effort) -> Any:
         """The object that fits this family (imports its module)."""
-        module, function = self.make.split(":")
-        maker: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        maker = named_object(self.make) if isinstance(self.make, str) else self.make
         return maker(variant=variant, effort=effort, **options)
 
     def parse_options(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,12 +125,29 @@ class Family:
         return {name: option.parse(given.get(name), f"{self.name}.{name}") for name, option in known.items()}
 
 
-# The options of every family that is trained by gradient.
-TRAINING = (
-    Option("decay", "float", None, "decay of the weight matrices", 0.0, 10.0),
+class Brought(Protocol):
+    """What a caller may bring in place of a family's name: it has an entry of its own (``mulligan.Own``)."""
+
+    @property
+    def entry(self) -> Family: ...
+
+
+# The options of every family that is trained by gradient, and of those that have weight matrices.
+DESCENT = (
     Option("rate", "float", None, "peak learning rate", 1e-6, 1.0),
-    Option("batch", "integer", 512, "rows of a step", 1, 1_000_000),
+    Option("batch", "integer", None, "rows of a step", 1, 1_000_000),
 )
+TRAINING = (Option("decay", "float", None, "decay of the weight matrices", 0.0, 10.0), *DESCENT)
+
+
+def named_object(place: str) -> Any:
+    """The function or class that "module:name" means (imports the module).
+
+    >>> named_object("math:isqrt")(10)
+    3
+    """
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def near(name: str, known: Iterable[str]) -> str:

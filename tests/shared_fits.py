@@ -45,7 +45,9 @@ def table(name: str, seed: int = 0) -> Table:
 
 
 @lru_cache(maxsize=256)
-def fitted(label: str, table_name: str, seed: int = 0, options: tuple = (), data_seed: int = 0) -> Fitted:
+def fitted(
+    label: str, table_name: str, seed: int = 0, options: tuple = (), data_seed: int = 0, steps: int | None = None
+) -> Fitted:
     """The family (``name`` or ``name:variant``) fitted at quick effort; options as ((name, value), …)."""
     family, variant = find_family(label)
     made, _, _ = fit_prepared(
@@ -56,7 +58,7 @@ def fitted(label: str, table_name: str, seed: int = 0, options: tuple = (), data
         seed=seed,
         effort="quick",
         budget=None,
-        steps=None,
+        steps=steps,
         talk=Talk(),
     )
     return made

@@ -19,6 +19,7 @@ from mulligan.core import Density
 from mulligan.data.codec import Encoded
 from mulligan.data.given import AnyCodec
 from mulligan.data.table import Table
+from mulligan.learners.watches import Callback
 from mulligan.loop import Run
 from mulligan.measures.likelihood import row_log_prob
 
@@ -32,7 +33,8 @@ class Fitting:
     ``pulse(phase, step, steps, latest)`` hears of progress; ``interrupted()`` says that the user pressed Ctrl-C: return
     the best so far. ``compiled`` grows with the seconds of compilation, which no budget counts. ``train_rows`` and
     ``select_rows`` are the rows before encoding, for a family with a codec of its own; ``checkpoints`` is where a long
-    training keeps what it needs to go on after a kill, or None.
+    training keeps what it needs to go on after a kill, or None. ``watch`` are the user's callbacks, which a training by
+    gradient calls with (step, model with averaged weights, learning curves).
     """
 
     train: Encoded
@@ -47,6 +49,7 @@ class Fitting:
     interrupted: Callable[[], bool] = lambda: False
     compiled: Compilations = field(default_factory=Compilations)
     checkpoints: Checkpoints | None = None
+    watch: tuple[Callback, ...] = ()
 
     @property
     def rows(self) -> int:

@@ -1,8 +1,9 @@
-"""What families trained by gradient share: the plan under a budget, the search of the decay, checkpoints, the outcome.
+"""What families trained by gradient share: candidates, the plan under a budget, checkpoints, the outcome.
 
-The search of the decay is a ladder. The first run has the least decay. Only where it over-fitted (its best weights on
-select came in the first half of its plan) is the next stronger decay tried, and so on while that gains: a table with
-rows enough is trained once, a small one, whose runs are short, several times.
+A family brings candidates (a model, a plan, a decay of the weights) in the order of its hopes. The first is trained. Where
+it over-fitted (its best weights on select came in the first half of its plan), and on small tables in any case, the others
+are trained too, over plans as short as over-fitting makes useful. So a table with rows enough is trained once, and a small
+one several times, each in a few seconds.
 
 A budget of seconds is turned into a number of steps before training, from the measured time of a step, and the learning
 rate falls to 0 over those: a run that a clock cut in the middle would end at a high rate. The number is stated, and the
@@ -28,69 +29,83 @@ from mulligan.measures.likelihood import row_log_prob
 
 LOOKED_AT = 4096  # points of the select rows that early stopping scores at each look; choices use all of them
 OVERFITTED = 0.5  # of a plan: a run whose best weights came before this share of it over-fitted
+SMALL = 3000  # rows: below this every network over-fits, and all candidates are tried
+LONGER = 3  # times the steps after which the first candidate was best: the plan of the others
+LEAST_STEPS = 200
 SAFETY = 0.9  # of a budget that is planned for
 OVERRUN = 1.5  # times the budget, after which a run is cut although its schedule has not ended
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to train: ``build(generator)`` makes it fresh, ``option`` names what is special about it."""
+
+    option: str
+    build: Callable[[np.random.Generator], Any]
+    plan: Plan
 
 
 @dataclass(frozen=True)
 class Learning:
     """What a family trains and how.
 
-    ``build(generator)`` makes a fresh model, ``rows`` are the objective's rows, ``select`` the encoded select rows;
-    ``decays`` is the ladder, ``codec`` the family's own, or None.
+    ``candidates`` in the order of its hopes; ``rows`` are the objective's rows, ``select`` the encoded select rows;
+    ``codec`` is the family's own, or None.
     """
 
     name: str
-    build: Callable[[np.random.Generator], Any]
+    candidates: Sequence[Candidate]
     objective: Objective
     rows: Any
     select: Encoded
-    plan: Plan
-    decays: Sequence[float]
     codec: AnyCodec | None = None
 
 
 def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
-    """Train along the ladder of decays and keep the best on select."""
-    fresh = learning.build(np.random.default_rng([fitting.seed, 1]))
+    """Train the candidates, as far as it makes sense, and keep the best on select."""
     looked_at = learning.select.thinned(LOOKED_AT)
 
     def look(model: Any) -> float:
         return float(np.mean(row_log_prob(model, looked_at)))
 
-    plan, cap = _planned(fitting, learning, fresh, look)
+    cap = _affordable_steps(fitting, learning, look)
     seconds = None if fitting.budget is None else OVERRUN * fitting.budget
     allowance = Allowance(seconds, cap, fitting.compiled)
-    tried: list[tuple[float, float, Trained]] = []
-    choices, health = [], []
-    for rung, decay in enumerate(learning.decays):
+    tried: list[tuple[float, Trained]] = []
+    choices, health, longest = [], [], cap or sum(candidate.plan.steps for candidate in learning.candidates)
+    for place, candidate in enumerate(learning.candidates):
+        plan = replace(candidate.plan, steps=min(candidate.plan.steps, longest))
         trained = train(
             learning.objective,
-            fresh,
+            candidate.build(np.random.default_rng([fitting.seed, 1])),
             learning.rows,
             look,
-            replace(plan, decay=decay),
+            plan,
             fitting.seed,
-            name=f"{learning.name}-{rung}",
+            name=f"{learning.name}-{place}",
             stop_after=allowance.steps_left(plan.steps),
             budget=allowance.seconds_left(),
             listener=lambda step, steps, latest: fitting.pulse(learning.name, step, steps, latest),
             checkpoints=fitting.checkpoints,
+            watch=fitting.watch,
         )
         allowance.spend(trained.run)
         score = float(np.mean(row_log_prob(trained.model, learning.select)))
-        choices.append({"option": f"decay={decay:g}", "select": score, "bic": None})
-        health += _health(trained, decay)
+        choices.append({"option": candidate.option, "select": score, "bic": None})
+        health += _health(trained, candidate.option)
         if not np.isnan(score):
-            tried.append((score, decay, trained))
-        worse = len(tried) > 1 and tried[-1][0] < tried[-2][0]
-        if worse or trained.best_step > OVERFITTED * plan.steps or fitting.interrupted() or allowance.over:
+            tried.append((score, trained))
+        overfitted = trained.best_step <= OVERFITTED * plan.steps
+        over = trained.halted or fitting.interrupted() or allowance.over
+        if over or not (overfitted or fitting.rows < SMALL):
             break
+        if overfitted and place == 0:
+            longest = min(longest, max(LEAST_STEPS, LONGER * trained.best_step))
     if not tried:
         raise FitError(f"{learning.name}: log p of the select rows is NaN", why="; ".join(health[:3]))
     if fitting.checkpoints is not None and fitting.checkpoints.failure:
         health.append(fitting.checkpoints.failure)
-    _, decay, best = max(tried, key=lambda found: found[0])
+    _, best = max(tried, key=lambda found: found[0])
     return Outcome(
         best.model,
         label,
@@ -110,27 +125,26 @@ def count_parameters(model: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(trainable(model)[0]))
 
 
-def _planned(fitting: Fitting, learning: Learning, fresh: Any, look: Callable[[Any], float]) -> tuple[Plan, int | None]:
-    """The plan within the steps or the budget, and the greatest number of steps over the whole ladder (None: no limit)."""
-    plan, cap = learning.plan, fitting.steps
-    if fitting.budget is not None:
-        cap = _remembered(fitting, lambda: _affordable(fitting.budget or 0.0, fitting, learning, fresh, look))
-        if cap >= plan.steps * len(learning.decays):
-            return plan, None
-    return (plan if cap is None else replace(plan, steps=min(plan.steps, cap))), cap
+def _affordable_steps(fitting: Fitting, learning: Learning, look: Callable[[Any], float]) -> int | None:
+    """The greatest number of steps over all candidates: those asked for, or what the budget buys; None for no limit."""
+    if fitting.budget is None:
+        return fitting.steps
+    budget, first = fitting.budget, learning.candidates[0]
 
+    def measure() -> int:
+        """Looks at the select rows included; at least 1."""
+        compiled, began = fitting.compiled.seconds, time.perf_counter()
+        fresh = first.build(np.random.default_rng([fitting.seed, 1]))
+        step = seconds_per_step(learning.objective, fresh, learning.rows, first.plan, fitting.seed)
+        look(fresh)
+        tick = time.perf_counter()
+        look(fresh)
+        each = step + (time.perf_counter() - tick) / first.plan.every
+        spent = time.perf_counter() - began - (fitting.compiled.seconds - compiled)
+        return max(1, int((SAFETY * budget - spent) / each))
 
-def _affordable(budget: float, fitting: Fitting, learning: Learning, fresh: Any, look: Callable[[Any], float]) -> int:
-    """How many steps the budget buys, looks at the select rows included; at least 1."""
-    compiled = fitting.compiled.seconds
-    began = time.perf_counter()
-    step = seconds_per_step(learning.objective, fresh, learning.rows, learning.plan, fitting.seed)
-    look(fresh)
-    tick = time.perf_counter()
-    look(fresh)
-    each = step + (time.perf_counter() - tick) / learning.plan.every
-    spent = time.perf_counter() - began - (fitting.compiled.seconds - compiled)
-    return max(1, int((SAFETY * budget - spent) / each))
+    steps = _remembered(fitting, measure)
+    return None if steps >= sum(candidate.plan.steps for candidate in learning.candidates) else steps
 
 
 def _remembered(fitting: Fitting, measure: Callable[[], int]) -> int:
@@ -141,17 +155,18 @@ def _remembered(fitting: Fitting, measure: Callable[[], int]) -> int:
     if saved is not None:
         return saved.step
     steps = measure()
-    fitting.checkpoints.keep("plan", (), steps, {}, {})
+    if not fitting.interrupted():  # a measurement that Ctrl-C cut short says nothing of the speed
+        fitting.checkpoints.keep("plan", (), steps, {}, {})
     return steps
 
 
-def _health(trained: Trained, decay: float) -> list[str]:
+def _health(trained: Trained, option: str) -> list[str]:
     """Sentences on a run that did not end well."""
     lines = []
     if not trained.run.healthy:
-        lines.append(f"decay={decay:g}: {trained.run.stopped}")
+        lines.append(f"{option}: {trained.run.stopped}")
     elif trained.run.stopped and trained.run.stopped.startswith("budget"):
         lines.append(f"{trained.run.stopped}: the machine became slower, and the fit with --steps will differ")
     if trained.best_step == 0:
-        lines.append(f"decay={decay:g}: no step improved log p of the select rows")
+        lines.append(f"{option}: no step improved log p of the select rows")
     return lines

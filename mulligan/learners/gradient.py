@@ -11,7 +11,7 @@ share one compiled program.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mulligan.checkpoints import Checkpoints
 from mulligan.core import Kernel, Law
+from mulligan.learners.watches import Callback, Halt, Resumed, Watched, with_select
 from mulligan.loop import EarlyStopping, Listener, Run, run
 
 Objective = Callable[[Any, PRNGKeyArray, Any], tuple[Array, dict[str, Array]]]
@@ -195,7 +196,7 @@ class Trained:
     """The model with the best averaged weights on select, its score there, and how the run went.
 
     ``history`` has one value a step: ``train`` (the objective's metric), ``gradient_norm``, and ``select``, NaN between
-    looks.
+    looks. ``halted`` says that a callback stopped it.
     """
 
     model: Any
@@ -204,6 +205,7 @@ class Trained:
     step: int
     history: dict[str, np.ndarray]
     run: Run = field(repr=False)
+    halted: bool = False
 
 
 def train(
@@ -219,12 +221,14 @@ def train(
     budget: float | None = None,
     listener: Listener | None = None,
     checkpoints: Checkpoints | None = None,
+    watch: Sequence[Callback] = (),
 ) -> Trained:
     """Train a model; ``score`` (higher is better, of the select rows) decides which weights are kept and when to stop.
 
     ``stop_after`` ends the run earlier than the plan without changing the schedule. With ``checkpoints`` the run can be
     killed at any moment: called again with the same arguments it goes on from the last checkpoint ``name`` and ends
-    in the same weights, bit for bit.
+    in the same weights, bit for bit. ``watch`` are callbacks, each called at the multiples of its attribute ``every``
+    (without one: at every look at the select rows); they change nothing, but a sentence that one returns stops the run.
     """
     kernel = _kernel(objective, model, rows, plan)
     key = jax.random.key(seed)
@@ -232,11 +236,19 @@ def train(
     stopping = EarlyStopping(lambda s: score(kernel.model(s)), plan.every, plan.patience)
     stopping.best_state = state
     last = plan.steps if stop_after is None else min(plan.steps, stop_after)
-    resumed = None if checkpoints is None else _Resumed(checkpoints, name, stopping, plan.every)
+    halt = Halt()
+    resumed = None if checkpoints is None else Resumed(checkpoints, name, stopping, halt, plan.every)
+    watched = [
+        Watched(callback, getattr(callback, "every", plan.every), kernel.model, stopping, halt, resumed)
+        for callback in watch
+    ]
     if resumed is not None:
         state = resumed.restore(state)
+    if not watch:
+        halt.sentence = None  # without the callback that stopped it, the run goes on
     start = 0 if resumed is None else resumed.start
     ended = f"no gain since step {stopping.best_step}" if stopping.waited >= plan.patience else None  # before the kill
+    ended = ended or halt.sentence
     finished = run(
         kernel,
         key,
@@ -244,7 +256,7 @@ def train(
         start if ended else last,
         inputs=plan.inputs(len(jax.tree.leaves(rows)[0]), seed),
         start=start,
-        watch=[stopping] if resumed is None else [stopping, resumed],
+        watch=[stopping, *watched, *([] if resumed is None else [resumed])],
         budget=budget,
         listener=listener,
         capacity=CAPACITY,
@@ -256,11 +268,9 @@ def train(
         resumed.keep(finished.step, finished.state, history)
     if finished.step % plan.every and finished.healthy:
         stopping(finished.step, finished.state, history)  # the end is a look, too; a resumed run does not see it
-    history = {**history, "select": np.full(finished.step, np.nan)}
-    for step, value in stopping.scores:
-        history["select"][step - 1] = value
-    best = kernel.model(stopping.best_state)
-    return Trained(best, stopping.best_score, stopping.best_step, finished.step, history, finished)
+    history = with_select(history, finished.step, stopping)
+    best, halted = kernel.model(stopping.best_state), halt.sentence is not None
+    return Trained(best, stopping.best_score, stopping.best_step, finished.step, history, finished, halted)
 
 
 def seconds_per_step(objective: Objective, model: Any, rows: Any, plan: Plan, seed: int, steps: int = 24) -> float:
@@ -275,49 +285,3 @@ def seconds_per_step(objective: Objective, model: Any, rows: Any, plan: Plan, se
 def _kernel(objective: Objective, model: Any, rows: Any, plan: Plan) -> GradientDescent:
     averaging = min(0.999, max(0.5, 1 - 20 / max(plan.steps, 1)))
     return gradient_descent(objective, model, rows, decay=plan.decay, averaging=averaging, clip=plan.clip)
-
-
-@dataclass
-class _Resumed:
-    """Writes checkpoints as a watch of the run, after the early stopping has looked, and brings back the last one."""
-
-    checkpoints: Checkpoints
-    name: str
-    stopping: EarlyStopping
-    every: int
-    start: int = 0
-    earlier: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def __call__(self, step: int, state: GradientState, history: dict[str, np.ndarray]) -> str | None:
-        if self.checkpoints.due(self.name):
-            self.keep(step, state, self.whole(history))
-        return None
-
-    def whole(self, history: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What was learned before the run was stopped, and since."""
-        return {
-            entry: np.concatenate([curve[entry] for curve in (self.earlier, history) if entry in curve])
-            for entry in {**self.earlier, **history}
-        }
-
-    def keep(self, step: int, state: GradientState, history: dict[str, np.ndarray]) -> None:
-        stopping = self.stopping
-        notes = {
-            "best_score": stopping.best_score,
-            "best_step": stopping.best_step,
-            "waited": stopping.waited,
-            "scores": stopping.scores,
-        }
-        self.checkpoints.keep(self.name, (state, stopping.best_state), step, history, notes)
-
-    def restore(self, state: GradientState) -> GradientState:
-        """The state to start from, the fresh one where there is no checkpoint."""
-        saved = self.checkpoints.restore(self.name, (state, state))
-        if saved is None:
-            return state
-        state, best = saved.state
-        self.start, self.earlier, stopping = saved.step, saved.curves, self.stopping
-        stopping.best_state, stopping.best_score = best, saved.notes["best_score"]
-        stopping.best_step, stopping.waited = saved.notes["best_step"], saved.notes["waited"]
-        stopping.scores = [(int(step), float(score)) for step, score in saved.notes["scores"]]
-        return state

@@ -49,7 +49,7 @@ class Autoregressive(Sampler, Density):
     kind: ClassVar[Literal["exact", "numeric"]] = "exact"
     columns: Columns
     net: MaskedNet
-    positions: Int[Array, " c"]
+    positions: Int[Array, "*m c"]
     parts: int = eqx.field(static=True)
     frequencies: tuple[float, ...] = eqx.field(static=True, converter=_floats)
 

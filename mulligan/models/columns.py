@@ -81,8 +81,8 @@ class Columns(eqx.Module):
     cells: tuple[int, ...] = eqx.field(static=True, converter=_integers)
     categories: tuple[int, ...] = eqx.field(static=True, converter=_integers)
     levels: tuple[int, ...] = eqx.field(static=True, converter=_integers)
-    bits: Int[Array, "numbers cells"]
-    atom_bits: Int[Array, "cells atoms"]
+    bits: Int[Array, "*m numbers cells"]
+    atom_bits: Int[Array, "*m cells atoms"]
 
     @property
     def dim(self) -> int:

@@ -24,8 +24,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mulligan.core import Density, Sampler
 from mulligan.nets.masked import MaskedNet, make_masked_net
-from mulligan.nets.mlp import MLP, make_mlp
+from mulligan.nets.mlp import make_mlp
 from mulligan.nets.spline import inverse_spline, parameter_count, spline
+
+Network = Callable[[Array], Array]  # a module whose arrays are its parameters, from one vector to one vector
+MakeNetwork = Callable[[int, int, np.random.Generator], Network]  # of (inputs, outputs, generator)
 
 
 class Mixing(eqx.Module):
@@ -63,7 +66,7 @@ class CouplingLayer(eqx.Module):
     """Mix, keep the first half, move the second by splines whose knots come from the kept half."""
 
     mixing: Mixing
-    conditioner: MLP
+    conditioner: Network
 
     def forward(self, x: Array, given: Array | None, bound: float, bins: int) -> tuple[Array, Array]:
         """x to z, with the log-determinant."""
@@ -141,21 +144,25 @@ class Flow(Sampler, Density):
     def to_latent(self, x: Float[Array, " d"], given: Array | None = None) -> tuple[Array, Array]:
         """z and log |det ∂z/∂x|."""
 
+        arrays, fixed = eqx.partition(self.layers, eqx.is_array)  # a network of one's own may hold a function, too
+
         def one(carry: tuple[Array, Array], layer: Any) -> tuple[tuple[Array, Array], None]:
-            z, log_det = layer.forward(carry[0], given, self.bound, self.bins)
+            z, log_det = eqx.combine(layer, fixed).forward(carry[0], given, self.bound, self.bins)
             return (z, carry[1] + log_det), None
 
-        (z, total), _ = jax.lax.scan(one, (x, jnp.zeros((), x.dtype)), self.layers)
+        (z, total), _ = jax.lax.scan(one, (x, jnp.zeros((), x.dtype)), arrays)
         return z, total
 
     def from_latent(self, z: Float[Array, " d"], given: Array | None = None) -> tuple[Array, Array]:
         """x and log |det ∂x/∂z|."""
 
+        arrays, fixed = eqx.partition(self.layers, eqx.is_array)
+
         def one(carry: tuple[Array, Array], layer: Any) -> tuple[tuple[Array, Array], None]:
-            x, log_det = layer.inverse(carry[0], given, self.bound, self.bins)
+            x, log_det = eqx.combine(layer, fixed).inverse(carry[0], given, self.bound, self.bins)
             return (x, carry[1] + log_det), None
 
-        (x, total), _ = jax.lax.scan(one, (z, jnp.zeros((), z.dtype)), self.layers, reverse=True)
+        (x, total), _ = jax.lax.scan(one, (z, jnp.zeros((), z.dtype)), arrays, reverse=True)
         return x, total
 
     def log_prob(self, x: Float[Array, " d"], given: Array | None = None) -> Float[Array, ""]:
@@ -178,14 +185,24 @@ def make_flow(
     bound: float = 5.0,
     given: int = 0,
     autoregressive: bool = False,
+    network: MakeNetwork | None = None,
 ) -> Flow:
     """A flow on R^dim that starts as a permutation: every spline is (nearly) the identity, every L and U the unit matrix.
 
     ``width`` and ``depth`` are of the conditioning networks (hidden layers; residual blocks if ``autoregressive``),
-    ``given`` is the number of coordinates conditioned on. Raises ValueError for dim < 1.
+    ``given`` is the number of coordinates conditioned on. ``network(inputs, outputs, generator)`` makes a conditioning
+    network in place of the library's: a module that maps a vector (inputs,) to a vector (outputs,), of one structure
+    for all layers; where its outputs are near 0 the flow still starts near a permutation. Raises ValueError for
+    dim < 1, for a network that makes another shape, and for a network in an autoregressive flow, which needs masks.
+
+    >>> flow = make_flow(2, np.random.default_rng(0), network=lambda i, o, generator: make_mlp([i, 5, o], generator))
+    >>> flow.layers.conditioner.weights[0].shape
+    (6, 5, 1)
     """
     if dim < 1:
         raise ValueError(f"dim is {dim}; expected at least 1")
+    if network is not None and autoregressive:
+        raise ValueError("network is given with autoregressive=True: the mask of that form is its own; leave one out")
     kept, moved = dim // 2, dim - dim // 2
     sizes = [kept + given, *[width] * depth, moved * parameter_count(bins)]
     made: list[Any] = []
@@ -196,13 +213,23 @@ def make_flow(
             net = make_masked_net(range(dim), outputs, generator, width=width, depth=depth, given=given)
             made.append(AutoregressiveLayer(mixing, net))
         else:
-            made.append(CouplingLayer(mixing, make_mlp(sizes, generator, zero_last=True)))
+            own = None if network is None else _checked(network(sizes[0], sizes[-1], generator), sizes[0], sizes[-1])
+            made.append(CouplingLayer(mixing, own or make_mlp(sizes, generator, zero_last=True)))
     return Flow(stack(made), float(bound), int(bins))
 
 
 def stack(layers: list[Any]) -> Any:
-    """Modules of one structure as one module whose arrays have a leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *layers)
+    """Modules of one structure as one module whose arrays have a leading axis; what is no array is the first one's."""
+    return jax.tree.map(
+        lambda *leaves: jnp.asarray(np.stack(leaves)) if hasattr(leaves[0], "shape") else leaves[0], *layers
+    )
+
+
+def _checked(network: Network, inputs: int, outputs: int) -> Network:
+    shape = jax.eval_shape(network, jax.ShapeDtypeStruct((inputs,), jnp.zeros(0).dtype)).shape
+    if shape != (outputs,):
+        raise ValueError(f"network({inputs}, {outputs}, generator) made one whose output has shape {shape}")
+    return network
 
 
 def _mixing(dim: int, generator: np.random.Generator) -> Mixing:

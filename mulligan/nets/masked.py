@@ -28,10 +28,10 @@ class MaskedNet(eqx.Module):
 
     weights: tuple[Float[Array, "to from"], ...]
     biases: tuple[Float[Array, " to"], ...]
-    given_weights: Float[Array, "width g"]
-    inputs: Int[Array, " in"]
-    hidden: Int[Array, " width"]
-    outputs: Int[Array, " out"]
+    given_weights: Float[Array, "*m width g"]
+    inputs: Int[Array, "*m in"]
+    hidden: Int[Array, "*m width"]
+    outputs: Int[Array, "*m out"]
 
     def __call__(self, x: Float[Array, " in"], given: Float[Array, " g"] | None = None) -> Float[Array, " out"]:
         first = self.hidden[:, None] > self.inputs

@@ -119,7 +119,7 @@ def _map_log_prob(law: Any, rows: Array) -> Array:
     return jax.lax.map(law.log_prob, rows, batch_size=1024)
 
 
-_log_prob_rows = eqx.filter_jit(_map_log_prob, compiler_options=SOUND_PROGRAM)
+_log_prob_rows = eqx.filter_jit(_map_log_prob, compiler_options=SOUND_PROGRAM)  # type: ignore[call-overload]
 
 
 @lru_cache(maxsize=64)

@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from mulligan.data.table import Column, ColumnKind, Schema, Source, Table
 from mulligan.errors import UsageError
+from mulligan.loop import SOUND_PROGRAM
 from mulligan.targets.curves import NoisyCurve, Rings
 from mulligan.targets.discrete import Enumerated, Ising, Potts, RestrictedBoltzmann
 from mulligan.targets.known import KnownLaw
@@ -88,7 +89,7 @@ def _sample_rows(source: KnownLaw, key: Array, index: Array) -> Array:
     return jax.vmap(lambda i: source.sample(jax.random.fold_in(key, i)))(index)
 
 
-_draw = eqx.filter_jit(_sample_rows)
+_draw = eqx.filter_jit(_sample_rows, compiler_options=SOUND_PROGRAM)  # type: ignore[call-overload]
 
 
 def draw_table(name: str, rows: int = 10_000, data_seed: int = 0) -> Table:

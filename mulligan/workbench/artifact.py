@@ -2,15 +2,15 @@
 ``calibration.npy``. No pickle anywhere.
 
 A folder is written beside its place under a temporary name and renamed when it is whole, so a half-written folder is never
-loadable. Weights are rebuilt into the model's structure, which is made from ``config.json``: a class name out of a fixed
-list and shapes; nothing in a folder is ever executed.
+loadable. Weights are rebuilt into the model's structure, which is made from ``config.json``: names of classes, which are
+those of the catalog or handed to ``load`` by the caller; nothing in a folder is ever imported or executed.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,30 +28,12 @@ from mulligan.workbench.folders import (
     write_into,
     write_swapped,
 )
+from mulligan.workbench.modules import dismantle, own_classes, rebuild
 
 if TYPE_CHECKING:
     from mulligan.workbench.fitted import Fitted
 
 FORMAT = 1
-_DTYPES = ("float32", "float64", "int32", "int64")
-
-# Every class that a folder may name, and where it lives. Static fields travel in config.json.
-_CLASSES = {
-    "Gaussian": "mulligan.targets.gaussian",
-    "GaussianMixture": "mulligan.targets.mixture",
-    "Histogram": "mulligan.targets.counting",
-    "KernelDensity": "mulligan.models.kernel_density",
-    "FactorModel": "mulligan.models.factor",
-    "Empirical": "mulligan.models.empirical",
-    "Flow": "mulligan.models.flow",
-    "CouplingLayer": "mulligan.models.flow",
-    "AutoregressiveLayer": "mulligan.models.flow",
-    "Autoregressive": "mulligan.models.autoregressive",
-    "Columns": "mulligan.models.columns",
-    "MaskedNet": "mulligan.nets.masked",
-    "Mixing": "mulligan.models.flow",
-    "MLP": "mulligan.nets.mlp",
-}
 
 
 def save(fitted: Fitted, path: str | Path, overwrite: bool = False) -> Path:
@@ -78,19 +60,24 @@ def save(fitted: Fitted, path: str | Path, overwrite: bool = False) -> Path:
     return path
 
 
-def load(path: str | Path) -> Fitted:
-    """The model in a folder. Raises FormatError where the folder is broken, foreign or newer."""
+def load(path: str | Path, classes: Sequence[type] = ()) -> Fitted:
+    """The model in a folder.
+
+    A model of your own (``mulligan.Own``) names classes of your own: hand them in as ``classes``, for a folder never
+    says where code is. Raises FormatError where the folder is broken, foreign or newer, or names a class that is not
+    there; UsageError for ``classes`` that are no Equinox modules.
+    """
     from mulligan.catalog import FAMILIES
     from mulligan.data.given import codec_from_json
     from mulligan.workbench.fitted import Fitted
     from mulligan.workbench.soundness import check_codec, check_model
 
-    path = Path(path)
+    path, own = Path(path), own_classes(classes)
     config = _read_config(path)
     try:
         codec = codec_from_json(_read_json(path / "schema.json"))
         check_codec(codec)
-        model = _rebuild(config["model"], _read_weights(path / "weights.safetensors"))
+        model = rebuild(config["model"], _read_weights(path / "weights.safetensors"), own, path)
         family, label = str(config["family"]), str(config["label"])
         variant, card = config["variant"], dict(config["card"])
         check_model(model, codec)
@@ -98,7 +85,7 @@ def load(path: str | Path) -> Fitted:
         raise FormatError(
             f"{path} does not hold what its config.json promises", f"{type(error).__name__}: {error}"
         ) from error
-    if family not in FAMILIES:
+    if family not in FAMILIES and config.get("own") is not True:
         raise FormatError(f"{path} holds a model of family {family!r}", why="this version does not know it")
     calibration = _read_calibration(path / "calibration.npy")
     return Fitted(family, variant, label, codec, model, card, _read_history(path / "history.csv"), calibration)
@@ -110,9 +97,10 @@ def load(path: str | Path) -> Fitted:
 def _write(fitted: Fitted, folder: Path) -> None:
     from safetensors.numpy import save as as_bytes
 
+    from mulligan.catalog import FAMILIES
     from mulligan.data.given import codec_to_json
 
-    arrays, model = _dismantle(fitted.model)
+    arrays, model = dismantle(fitted.model)
     # Not safetensors' own save_file: a full disk would be an error of its own kind there, not an OSError.
     (folder / "weights.safetensors").write_bytes(as_bytes(arrays))
     config = {
@@ -123,6 +111,8 @@ def _write(fitted: Fitted, folder: Path) -> None:
         "model": model,
         "card": fitted.card,
     }
+    if fitted.family not in FAMILIES:
+        config["own"] = True
     (folder / "config.json").write_text(_json(config), encoding="utf-8")
     (folder / "schema.json").write_text(_json(codec_to_json(fitted.codec)), encoding="utf-8")
     np.save(folder / "calibration.npy", fitted.calibration, allow_pickle=False)
@@ -132,34 +122,6 @@ def _write(fitted: Fitted, folder: Path) -> None:
         for step, row in enumerate(zip(*fitted.history.values()), start=1):
             writer.writerow([step, *(repr(float(value)) for value in row)])
     (folder / "card.md").write_text(card_text(fitted), encoding="utf-8")
-
-
-def _dismantle(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays by name (``layers.conditioner.weights.0``), and the class with the names and static values of its fields.
-
-    safetensors wants contiguous arrays; ``np.ascontiguousarray`` would turn a scalar into one row.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    return arrays, _describe(model, "", arrays)
-
-
-def _describe(model: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    name = type(model).__name__
-    if name not in _CLASSES:
-        raise FormatError(f"a {name} cannot be saved")
-
-    def how(value: Any, place: str) -> Any:
-        if isinstance(value, tuple) and any(hasattr(item, "shape") or dataclasses.is_dataclass(item) for item in value):
-            return {"tuple": [how(item, f"{place}.{i}") for i, item in enumerate(value)]}
-        if dataclasses.is_dataclass(value):
-            return {"module": _describe(value, f"{place}.", arrays)}
-        if hasattr(value, "shape"):
-            arrays[place] = np.array(value, order="C")
-            return "array"
-        return {"value": value}
-
-    fields = {entry.name: how(getattr(model, entry.name), prefix + entry.name) for entry in dataclasses.fields(model)}
-    return {"class": name, "fields": fields}
 
 
 def _json(value: Any) -> str:
@@ -236,52 +198,6 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
         raise FormatError(
             f"{path} is broken", f"{size:,} bytes; {error}", "it may have been cut off or altered"
         ) from error
-
-
-def _rebuild(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
-    left = dict(arrays)
-    model = _assemble(description, "", left)
-    if left:
-        raise FormatError(f"weights.safetensors holds what the model does not have: {', '.join(left)}")
-    return model
-
-
-def _assemble(description: dict[str, Any], prefix: str, left: dict[str, np.ndarray]) -> Any:
-    import importlib
-
-    import jax.numpy as jnp
-
-    name = description["class"]
-    if name not in _CLASSES:
-        raise FormatError(f"a model of class {name!r}", why="this version does not know it")
-
-    def value(how: Any, place: str) -> Any:
-        if how == "array":
-            return jnp.asarray(_take(left, place))
-        if "tuple" in how:
-            return tuple(value(item, f"{place}.{i}") for i, item in enumerate(how["tuple"]))
-        if "module" in how:
-            return _assemble(how["module"], f"{place}.", left)
-        return tuple(map(_plain, how["value"])) if isinstance(how["value"], list) else how["value"]
-
-    fields = {field: value(how, prefix + field) for field, how in description["fields"].items()}
-    return getattr(importlib.import_module(_CLASSES[name]), name)(**fields)
-
-
-def _plain(value: Any) -> Any:
-    """A static list of a config is a tuple: static fields of a module must be hashable."""
-    return tuple(map(_plain, value)) if isinstance(value, list) else value
-
-
-def _take(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in arrays:
-        raise FormatError(f"weights.safetensors lacks {name!r}")
-    array = arrays.pop(name)
-    if array.dtype.name not in _DTYPES:
-        raise FormatError(
-            f"weights.safetensors: {name!r} is of type {array.dtype.name}; expected {' or '.join(_DTYPES)}"
-        )
-    return array
 
 
 def _read_calibration(path: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mulligan.catalog import FAMILIES
-from mulligan.core import Density
+from mulligan.core import Density, Sampler
 from mulligan.data.codec import SCORING_DRAWS
 from mulligan.data.table import Table
 from mulligan.families.recipe import Outcome
@@ -41,13 +41,8 @@ def assess(
 ) -> tuple[dict[str, Any], Evidence]:
     """The family's row of ``report.json`` (without the difference to the best), and what it rests on."""
     test = prepared.read_test(fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}")
-    given = test if fitted.given else None  # a conditional model draws beside the test rows' given columns
-    fitted.sample(1, seed, given)  # compiles, so that the next line measures drawing
-    began = time.perf_counter()
-    fitted.sample(1000, seed, given)
-    sample_seconds = time.perf_counter() - began
-    draws = fitted.sample(max(DRAWS, len(test)), seed, given)
-    entry = FAMILIES[fitted.family]
+    draws, sample_seconds = _drawn(fitted, test, seed)
+    entry = FAMILIES.get(fitted.family)  # a user's own model has none
     density = isinstance(fitted.model, Density)
     terms = fitted.row_likelihood(test) if density else None
     select_score = float(fitted.calibration.mean()) if density else None
@@ -57,27 +52,43 @@ def assess(
         "log_prob": _log_prob(fitted, terms, test, prepared).to_json(),
         "delta_to_best": None,
         "truth_gap": None,
-        "two_sample_auc": two_sample_auc(
-            test.values, draws.values[: len(test)], fitted.schema, seed, prepared.test_clusters
-        ).to_json(),
-        "holes": _holes(prepared.table, draws),
-        "strokes": float(entry.strokes) if entry.strokes.isdigit() else None,
-        "chains": int(entry.balls) if entry.balls.isdigit() else None,
+        "two_sample_auc": None,
+        "holes": None,
+        "strokes": float(entry.strokes) if entry and entry.strokes.isdigit() else None,
+        "chains": int(entry.balls) if entry and entry.balls.isdigit() else None,
         "parameters": outcome.parameters,
         "fit_seconds": timing.fit_seconds,
         "compile_seconds": timing.compile_seconds,
         "steps": outcome.steps,
         "sample_seconds_per_1000": sample_seconds,
-        "health": [*outcome.health, *_heavy(terms), *_outside(prepared.table, draws)],
+        "health": [*outcome.health, *_heavy(terms)],
         "status": "ok",
         "reason": None,
         "select_log_prob": select_score,
         "choices": outcome.choices,
         "table": outcome.table,
     }
+    if draws is not None:
+        judged = test.values, draws.values[: len(test)], fitted.schema, seed, prepared.test_clusters
+        row["two_sample_auc"] = two_sample_auc(*judged).to_json()
+        row["holes"] = _holes(prepared.table, draws)
+        row["health"] += _outside(prepared.table, draws)
     if density and prepared.table.source.law is not None and not fitted.given:
         row["truth_gap"] = truth_gap(fitted, prepared.table.source.law).to_json()
-    return row, Evidence(terms, draws.values[:PICTURED], select_score)
+    pictured = np.zeros((0, test.values.shape[1])) if draws is None else draws.values[:PICTURED]
+    return row, Evidence(terms, pictured, select_score)
+
+
+def _drawn(fitted: Fitted, test: Table, seed: int) -> tuple[Table | None, float | None]:
+    """Samples to judge, and the seconds that 1,000 take; None for a model that is no sampler (a user's own)."""
+    if not isinstance(fitted.model, Sampler):
+        return None, None
+    given = test if fitted.given else None  # a conditional model draws beside the test rows' given columns
+    fitted.sample(1, seed, given)  # compiles, so that the next line measures drawing
+    began = time.perf_counter()
+    fitted.sample(1000, seed, given)
+    seconds = time.perf_counter() - began
+    return fitted.sample(max(DRAWS, len(test)), seed, given), seconds
 
 
 def failed_row(family: str, reason: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mulligan.catalog import FAMILIES
 from mulligan.quantity import Quantity
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def card_text(fitted: Fitted) -> str:
         lines += [
             f"- Split: train {split['train']}, select {split['select']}, test {split['test']} (seed {split['seed']})"
         ]
-    if fitted.family in ("kde", "resample"):
+    entry = FAMILIES.get(fitted.family)
+    if entry is not None and entry.holds_rows:
         lines += ["", "**This folder contains the training rows**: do not share it where they may not be shared."]
     made = card.get("reproduce", {}).get("command")
     lines += ["", "## Made by", "", f"    {made}"] if made else []

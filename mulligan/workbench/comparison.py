@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.catalog import FAMILIES, Effort, Family, find_family
+from mulligan.catalog import FAMILIES, Brought, Effort, Family, find_family
 from mulligan.errors import FitError, MulliganError, UsageError
 from mulligan.families.recipe import Outcome
 from mulligan.measures.likelihood import RowLikelihood, draw_error
@@ -83,7 +83,7 @@ class Scorecard:
 
 def compare(
     table: Any,
-    families: Sequence[str] | None = None,
+    families: Sequence[str | Brought] | None = None,
     *,
     seed: int = 0,
     effort: Effort = "standard",
@@ -98,10 +98,11 @@ def compare(
 ) -> Scorecard:
     """Fit several families to one table and say which describes it, with errors.
 
-    ``families`` are names, with a variant after a colon; None takes all that suit the table. ``budget`` is for each
-    family; ``seeds`` trains each so often and keeps the best on select; ``options`` maps a family to its options. With
-    ``out``, ``report.json`` is written after each family, and ``index.html`` and ``report.md`` at the end. A family that
-    fails is a row with its reason. Raises DataError for the data, UsageError for the call, FitError if all fail.
+    ``families`` are names, with a variant after a colon, or models of your own (``Own(build)``); None takes all that suit
+    the table. ``budget`` is for each family; ``seeds`` trains each so often and keeps the best on select; ``options``
+    maps a family to its options. With ``out``, ``report.json`` is written after each family, and ``index.html`` and
+    ``report.md`` at the end. A family that fails is a row with its reason. Raises DataError for the data, UsageError for
+    the call, FitError if all fail.
 
     >>> import numpy as np
     >>> card = compare(np.random.default_rng(0).normal(size=(300, 2)), ["gaussian"], effort="quick")
@@ -112,9 +113,10 @@ def compare(
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}; expected a whole number from 1")
     named = _canonical(families) if families is not None else None
-    parsed = {find_family(name)[0].name: dict(given) for name, given in (options or {}).items()}
-    for name, given in parsed.items():
-        FAMILIES[name].parse_options(given)
+    known = {entry.name: entry for entry, _ in (named or {}).values()}
+    parsed = {known.get(name) or find_family(name)[0]: dict(given) for name, given in (options or {}).items()}
+    for entry, given in parsed.items():
+        entry.parse_options(given)
     opened = open_table(table)
     prepared = prepare(opened, seed, None if test is None else open_rows(test, opened.schema))
     chosen, notes = _chosen(prepared, named, force)
@@ -127,7 +129,7 @@ def compare(
     interrupted = False
     for index, (name, (entry, variant)) in enumerate(chosen.items()):
         talk.family_begins(name, index + 1, len(chosen))
-        given = entry.parse_options(parsed.get(entry.name, {}))
+        given = entry.parse_options(parsed.get(entry, {}))
         try:
             best = _best_of_seeds(prepared, entry, variant, given, seed, seeds, effort, budget, talk)
             row, evidence = assess(best.fitted, best.outcome, best.timing, prepared, seed)
@@ -156,7 +158,7 @@ def compare(
     return card
 
 
-def _canonical(names: Sequence[str]) -> dict[str, tuple[Family, str | None]]:
+def _canonical(names: Sequence[str | Brought]) -> dict[str, tuple[Family, str | None]]:
     """Families by their own names (an alias is the same family); UsageError where one is named twice."""
     found: dict[str, tuple[Family, str | None]] = {}
     for name in names:
@@ -321,6 +323,6 @@ class _Comparison:
             "discrete": [column.kind != "continuous" for column in columns],
             "levels": {column.name: list(column.levels) for column in columns if column.levels},
             "real": self.prepared.test_rows,
-            "samples": {name: evidence.samples for name, evidence in self.evidence.items()},
+            "samples": {name: evidence.samples for name, evidence in self.evidence.items() if len(evidence.samples)},
             "curves": curves,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.catalog import Effort, Family, find_family
+from mulligan.catalog import Brought, Effort, Family, find_family
 from mulligan.checkpoints import Checkpoints
 from mulligan.compilations import compilations
 from mulligan.core import Density
@@ -24,14 +24,14 @@ from mulligan.measures.likelihood import row_log_prob
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
 from mulligan.workbench.resuming import open_checkpoints, without_resume
-from mulligan.workbench.settings import check_able, check_settings
+from mulligan.workbench.settings import check_able, check_settings, check_watch
 from mulligan.workbench.sources import open_rows, open_table
 from mulligan.workbench.talk import Talk, parse_budget
 
 
 def fit(
     table: Any,
-    family: str = "mixture",
+    family: str | Brought = "mixture",
     *,
     seed: int = 0,
     effort: Effort = "standard",
@@ -45,13 +45,14 @@ def fit(
     command: str | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    watch: Callable[..., Any] | Sequence[Callable[..., Any]] = (),
     **named: Any,
 ) -> Fitted:
     """Fit one family to a table (a path, a name, a DataFrame, an array, a Table).
 
-    ``family`` may carry a variant ("factor:ppca"); options of the catalog come by name (``parts=8``) or in ``options``;
-    ``effort`` fixes sizes and the greatest number of steps, ``budget`` ("60s") can only shorten, ``steps`` caps the steps
-    over the whole search.
+    ``family`` may carry a variant ("factor:ppca"), or be a model of your own, ``Own(build)``; options of the catalog come
+    by name (``parts=8``) or in ``options``; ``effort`` fixes sizes and the greatest number of steps, ``budget`` ("60s")
+    can only shorten, ``steps`` caps the steps over the whole search.
     ``given`` names columns that the model takes as given: it then has p(other columns | given), where the family can.
 
     ``checkpoint`` is a folder in which a family trained by gradient keeps, every few seconds, what it needs to go on
@@ -59,6 +60,12 @@ def fit(
     (and starts from the beginning where there is no checkpoint yet). Without ``resume`` checkpoints of before are
     removed. With ``checkpoint="model/resume"`` and ``save("model")`` they are those of ``mulligan fit -o model``: removed
     by ``save``, unless Ctrl-C ended the fit.
+
+    ``watch`` are callbacks f(step, model, history) for a family trained by gradient: ``model`` has the averaged weights,
+    ``history`` the learning curves (``train``, ``select``, ``gradient_norm``). Each is called at the multiples of its
+    attribute ``every`` (without one: at each look at the select rows). A sentence that it returns ends the fit, with the
+    best weights so far; otherwise the result is the one without it. Where several candidates are trained, the steps begin
+    anew with each.
 
     Raises UsageError (also for checkpoints of another fit, naming the first difference), DataError or FitError with the
     corrected call.
@@ -75,7 +82,8 @@ def fit(
     chosen = entry.parse_options({**(options or {}), **named})
     check_settings(effort, steps)
     given = (given,) if isinstance(given, str) else tuple(given)
-    check_able(entry, given, checkpoint is not None or resume)
+    callbacks = check_watch(watch)
+    check_able(entry, given, checkpoint is not None or resume, bool(callbacks))
     if resume and checkpoint is None:
         raise UsageError("resume=True without a folder of checkpoints", do="checkpoint='FOLDER', resume=True")
     opened = open_table(table)
@@ -90,7 +98,7 @@ def fit(
         asked = {"family": entry.name, "variant": variant, "effort": effort, "budget": parse_budget(budget)}
         asked |= {"steps": steps, "seed": seed, **{f"option {name}": value for name, value in chosen.items()}}
         checkpoints = open_checkpoints(checkpoint, asked, prepared, resume=resume, command=command, talk=talk)
-    talk.family_begins(family, 1, 1)
+    talk.family_begins(entry.name if variant is None else f"{entry.name}:{variant}", 1, 1)
     fitted, outcome, timing = fit_prepared(
         prepared,
         entry,
@@ -102,6 +110,7 @@ def fit(
         steps=steps,
         talk=talk,
         checkpoints=checkpoints,
+        watch=callbacks,
     )
     row, _ = assess(fitted, outcome, timing, prepared, seed)
     fitted.card.update(
@@ -139,6 +148,7 @@ def fit_prepared(
     steps: int | None,
     talk: Talk,
     checkpoints: Checkpoints | None = None,
+    watch: tuple[Callable[..., Any], ...] = (),
 ) -> tuple[Fitted, Outcome, Timing]:
     """Run one family's recipe on prepared rows; the test part is not touched."""
     check_settings(effort, steps)
@@ -163,6 +173,7 @@ def fit_prepared(
             event.is_set,
             compiled,
             checkpoints,
+            watch,
         )
         try:
             outcome = recipe(fitting)
@@ -198,7 +209,7 @@ def _twin(outcome: Outcome) -> str:
     return f"the same with --steps {outcome.twin or outcome.steps} in place of --budget"
 
 
-def _call(family: str, given: Sequence[str], seed: int, effort: str) -> str:
+def _call(family: str | Brought, given: Sequence[str], seed: int, effort: str) -> str:
     """The call in Python, in short."""
     conditional = f", given={list(given)}" if given else ""
     return f"mulligan.fit(..., {family!r}{conditional}, seed={seed}, effort={effort!r})"

@@ -20,6 +20,7 @@ from mulligan.data.given import AnyCodec, ConditionalCodec
 from mulligan.data.native import NativeCodec, is_category
 from mulligan.data.table import Column, ColumnKind, Transform
 from mulligan.errors import FormatError
+from mulligan.workbench.modules import is_ours
 
 
 def check_codec(codec: AnyCodec) -> None:
@@ -98,7 +99,8 @@ def _check_fields(module: Any, prefix: str) -> None:
                 _check_array(name, np.asarray(item))
             elif dataclasses.is_dataclass(item):
                 _check_fields(item, f"{name}.")
-        declared = re.fullmatch(r'\w+\[Array, "([^".*]*)"\]', str(field.type))
+        # Only our own annotations are known to be of the shapes that are kept: a user's layer may be stacked in a flow.
+        declared = is_ours(module) and re.fullmatch(r'\w+\[Array, "([^".*]*)"\]', str(field.type))
         if declared:
             _check_shape(name, declared[1].split(), np.shape(value), sizes)
 

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from shared_fits import LABELS, fitted, table
 
+from mulligan.catalog import FAMILIES
 from mulligan.errors import FormatError, MulliganError, SetupError, UsageError
 from mulligan.workbench import artifact
 from mulligan.workbench.artifact import load, save
@@ -47,7 +48,7 @@ def test_a_folder_holds_text_and_safetensors_only(label, tmp_path):
     for entry in path.iterdir():
         assert entry.read_bytes()[:2] not in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
     says = "contains the training rows" in (path / "card.md").read_text()
-    assert says == (label in ("kde", "resample"))
+    assert says == FAMILIES[config["family"]].holds_rows
     assert [entry.name for entry in path.parent.iterdir()] == ["model"]  # no temporary folder is left
 
 

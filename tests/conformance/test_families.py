@@ -212,8 +212,8 @@ def test_too_many_columns_for_a_histogram():
 
 # --- options ----------------------------------------------------------------------------------------------------------
 
-# One value that the option takes, and one that it must refuse, for every option of the catalog.
-VALUES = {
+# One value that the option takes, and one that it must refuse; where none is stated they follow from its range.
+STATED = {
     ("mixture", "parts"): ("2", "0"),
     ("mixture", "covariance"): ("tied", "round"),
     ("mixture", "restarts"): ("1", "101"),
@@ -224,11 +224,25 @@ VALUES = {
     ("histogram", "bins"): ("7", "1"),
     ("histogram", "pseudo_count"): ("0.5", "1e9"),
 }
+FEW = 25  # steps of a family trained by gradient: enough to see that an option matters
 
 
-def test_every_option_has_its_values():
-    declared = {(name, option.name) for name, family in FAMILIES.items() for option in family.options}
-    assert declared == set(VALUES)
+def values_of(option):
+    if option.kind == "choice":
+        return option.choices[0], "nothing-like-it"
+    return f"{option.low if option.low != option.default else option.low + 1:g}", f"{option.low - 1:g}"
+
+
+VALUES = {
+    (name, option.name): STATED.get((name, option.name)) or values_of(option)
+    for name, family in FAMILIES.items()
+    for option in family.options
+    if option.kind != "names"  # of columns: what they may be is known when there is a table
+}
+
+
+def test_stated_values_are_of_options_that_exist():
+    assert set(STATED) <= set(VALUES)
 
 
 @pytest.mark.parametrize("family, option", VALUES)
@@ -236,8 +250,9 @@ def test_every_option_is_reachable_and_matters(family, option):
     good, _ = VALUES[family, option]
     settings = parse_settings([f"{family}.{option}={good}"])
     chosen = (("parts", "3"),) if family == "mixture" and option != "parts" else ()  # a short search
-    base = fitted(family, "plane", options=chosen)
-    other = fitted(family, "plane", options=(*chosen, *settings[family].items()))
+    steps = FEW if FAMILIES[family].by_gradient else None
+    base = fitted(family, "plane", options=chosen, steps=steps)
+    other = fitted(family, "plane", options=(*chosen, *settings[family].items()), steps=steps)
     assert other.card["settings"]["options"][option] == FAMILIES[family].parse_options({option: good})[option]
     if option not in ("restarts", "factors"):  # in the plane one factor is all that there is
         assert other.label != base.label or not np.array_equal(other.calibration, base.calibration)

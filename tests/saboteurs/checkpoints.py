@@ -9,33 +9,33 @@ import numpy as np
 
 from mulligan import checkpoints
 from mulligan.checkpoints import Checkpoints
-from mulligan.learners import gradient
+from mulligan.learners import watches
 
 
 def moments_forgotten(monkeypatch):
     """Adam starts again with moments of 0 (and its count with them)."""
-    right = gradient._Resumed.restore
+    right = watches.Resumed.restore
 
     def broken(self, state):
         return right(self, state)._replace(moments=state.moments)
 
-    monkeypatch.setattr(gradient._Resumed, "restore", broken)
+    monkeypatch.setattr(watches.Resumed, "restore", broken)
 
 
 def average_forgotten(monkeypatch):
     """The averaged weights start again at the weights."""
-    right = gradient._Resumed.restore
+    right = watches.Resumed.restore
 
     def broken(self, state):
         back = right(self, state)
         return back._replace(averaged=back.weights)
 
-    monkeypatch.setattr(gradient._Resumed, "restore", broken)
+    monkeypatch.setattr(watches.Resumed, "restore", broken)
 
 
 def early_stopping_forgotten(monkeypatch):
     """What was best, and how long nothing was gained, is not brought back."""
-    right = gradient._Resumed.restore
+    right = watches.Resumed.restore
 
     def broken(self, state):
         stopping = self.stopping
@@ -44,19 +44,19 @@ def early_stopping_forgotten(monkeypatch):
         vars(stopping).update(before)
         return back
 
-    monkeypatch.setattr(gradient._Resumed, "restore", broken)
+    monkeypatch.setattr(watches.Resumed, "restore", broken)
 
 
 def steps_counted_anew(monkeypatch):
     """The step number is lost: keys, minibatches and learning rates start again."""
-    right = gradient._Resumed.restore
+    right = watches.Resumed.restore
 
     def broken(self, state):
         back = right(self, state)
         self.start, self.earlier = 0, {}
         return back
 
-    monkeypatch.setattr(gradient._Resumed, "restore", broken)
+    monkeypatch.setattr(watches.Resumed, "restore", broken)
 
 
 def half_the_digits(monkeypatch):
