@@ -75,6 +75,10 @@ class ConditionalCodec:
         rows[:, self._places(True)] = given
         return rows
 
+    def modelled_part(self, values: np.ndarray) -> np.ndarray:
+        """The modelled columns of whole rows."""
+        return values[:, self._places(False)]
+
     def given_part(self, values: np.ndarray) -> np.ndarray:
         """The given columns of whole rows."""
         return values[:, self._places(True)]

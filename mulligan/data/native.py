@@ -54,14 +54,21 @@ class NativeCodec:
         ``draws`` and ``salt`` are taken for the sake of ``Codec``'s surface and change nothing.
         """
         values = np.asarray(values, np.float64)
-        points, log_jacobian = np.empty(values.shape), np.zeros(len(values))
+        points = np.empty(values.shape)
         for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
-            if is_category(column):
-                points[:, j] = values[:, j]
-                continue
-            points[:, j], log_slope = standardise(column, part, values[:, j])
-            log_jacobian += np.where(is_cell(column, values[:, j]), 0.0, log_slope)
-        return Encoded(points[:, None, :], log_jacobian[:, None])
+            z = values[:, j] if is_category(column) else standardise(column, part, values[:, j])[0]
+            points[:, j] = z
+        return Encoded(points[:, None, :], self.log_jacobians(values).sum(1)[:, None])
+
+    def log_jacobians(self, values: np.ndarray) -> np.ndarray:
+        """What each column (n, columns) adds: log |dz/dv| where a value has a density, 0 where it has a probability."""
+        values = np.asarray(values, np.float64)
+        added = np.zeros(values.shape)
+        for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
+            if not is_category(column):
+                log_slope = standardise(column, part, values[:, j])[1]
+                added[:, j] = np.where(is_cell(column, values[:, j]), 0.0, log_slope)
+        return added
 
     def decode(self, points: np.ndarray) -> np.ndarray:
         """Valid rows (n, columns) from points (n, d): numbers on their grid or at a cap, codes 0 … K−1."""

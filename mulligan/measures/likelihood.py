@@ -121,7 +121,10 @@ def _blocks(points: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(points), BLOCK):
         block = points[start : start + BLOCK]
         size = len(block)
-        yield (block if size == BLOCK else np.pad(block, ((0, BLOCK - size), (0, 0)), mode="edge")), size
+        yield (
+            (block if size == BLOCK else np.pad(block, [(0, BLOCK - size)] + [(0, 0)] * (block.ndim - 1), mode="edge")),
+            size,
+        )
 
 
 @compile_small

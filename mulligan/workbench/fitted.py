@@ -97,6 +97,22 @@ class Fitted:
             raise NoDensity(f"{self.family} has no log density, so it cannot score rows", do=scoring)
         return self.row_likelihood(open_rows(rows, self.schema)).log_prob
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns in the order of an autoregressive model; UsageError where there is none."""
+        from mulligan.workbench.incomplete import order_of
+
+        return order_of(self)
+
+    def leading_log_prob(self, rows: Any) -> np.ndarray:
+        """log p of rows whose last columns in ``order`` are empty (or absent): their exact marginal, float64 (n,).
+
+        Raises UsageError for a model without an order, DataError for a row that has a column after an empty one.
+        """
+        from mulligan.workbench.incomplete import leading_log_prob
+
+        return leading_log_prob(self, rows)
+
     def row_likelihood(self, table: Table) -> RowLikelihood:
         """log p of the rows of a table under this schema, with the influence of each draw on it."""
         values, model = table.values, self.model

@@ -123,6 +123,11 @@ def _as_columns(source: Mapping[str, Any], names: Sequence[str]) -> dict[str, li
     return {name: items * longest if len(items) == 1 else items for name, items in columns.items()}
 
 
+def raw_frame(source: Any) -> Frame:
+    """The cells of a table, a file, a DataFrame or an array, as they are: empty ones are not refused."""
+    return _frame(source.to_dict() if isinstance(source, Table) else source, ReadOptions())
+
+
 def _frame(source: Any, options: ReadOptions) -> Frame:
     if not isinstance(source, str | Path):
         return from_object(source, options)
