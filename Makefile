@@ -12,10 +12,10 @@ demo: $(VENV)/.installed
 	$(BIN)/mulligan compare penguins --effort quick --seed 7 -o demo-report --overwrite
 
 test: $(VENV)/.tested
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-slow: $(VENV)/.tested
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(VENV)/.linted
 	$(BIN)/ruff check .
@@ -27,8 +27,9 @@ format: $(VENV)/.linted
 	$(BIN)/ruff format .
 
 # Side by side with peers, in one run, as ratios; writes benchmarks/results/.
-bench: $(VENV)/.tested
+bench: $(VENV)/.benched
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks.peers
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks.flows
 
 # Do the stated 95 % intervals hold the truth 95 % of the time?
 calibration: $(VENV)/.tested
@@ -53,6 +54,10 @@ $(VENV)/.tested: $(VENV)/.installed
 
 $(VENV)/.linted: $(VENV)/.installed
 	$(PIP) -e '.[lint]'
+	touch $@
+
+$(VENV)/.benched: $(VENV)/.tested
+	$(PIP) -e '.[bench]'
 	touch $@
 
 clean:

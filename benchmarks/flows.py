@@ -1,7 +1,7 @@
 """Spline flows side by side with flowjax and zuko, in one run: a training step, and 4 096 samples.
 
-The three flows have the same size: d = 8, 6 layers, two hidden layers of 64, 8 bins, batches of 512 rows. A training step is the
-likelihood's gradient, gradient clipping where it is the library's habit, and Adam. Ours runs its steps as the library
+The flows have the same size: d = 8, 6 layers, two hidden layers of 64, 8 bins, batches of 512 rows. A training step is
+the likelihood's gradient, gradient clipping where it is the library's habit, and Adam. Ours runs its steps as the library
 does (one compiled loop, with clipping, averaged weights and the health check); flowjax runs its own ``step`` in a Python
 loop as its ``fit_to_data`` does; zuko runs the loop of its documentation. Rounds are interleaved.
 
@@ -149,7 +149,7 @@ def main() -> None:
         "zuko autoregressive": zuko_steps(),
     }
     seconds: dict[tuple[str, int], list[float]] = {(name, task): [] for name in sides for task in (0, 1)}
-    for name, side in sides.items():  # compile and warm up
+    for side in sides.values():  # compile and warm up
         for task in (0, 1):
             side[task]()
     for _ in range(options.rounds):

@@ -29,3 +29,12 @@ def key(seed):
 def pytest_make_parametrize_id(config, val, argname):
     """Bytes never name a test: archives hold the time they were made, and two test processes must agree on names."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Tests of one family stay in one process: fitting is what they cost, and each process has its own fits."""
+    for item in items:
+        label = getattr(item, "callspec", None) and item.callspec.params.get("label")
+        if isinstance(label, str):
+            item.add_marker(pytest.mark.xdist_group(label))
