@@ -60,6 +60,8 @@ OPTIONS: dict[str, dict[str, str]] = {
     "factor": {"factors": "1"},
     "kde": {"kernel": "spherical"},
     "histogram": {"bins": "12", "pseudo_count": "0.1"},
+    "autoregressive": {"members": "1", "width": "32", "depth": "1", "parts": "8"},
+    "flow": {"layers": "2", "width": "16", "bins": "8"},
 }
 
 
@@ -76,13 +78,14 @@ class Setting:
 
 
 PLANE = ("gaussian", "mixture", "kde", "histogram")
+LEARNED = ("autoregressive", "flow")
 SETTINGS = (
-    Setting("eight-gaussians", "eight-gaussians", 2000, PLANE),
+    Setting("eight-gaussians", "eight-gaussians", 2000, (*PLANE, *LEARNED)),
     Setting("moons", "moons", 1000, PLANE),
     Setting("banana", "banana", 400, PLANE),
     Setting("rings", "rings", 1000, PLANE),
     Setting("gaussian in 5-D", None, 500, ("gaussian", "mixture", "factor", "kde")),
-    Setting("ising-3x3", "ising-3x3", 1000, ("gaussian", "mixture", "factor")),
+    Setting("ising-3x3", "ising-3x3", 1000, ("gaussian", "mixture", "factor", *LEARNED)),
     Setting("moons, rounded to 0.2", "moons", 1000, ("gaussian", "mixture", "histogram"), step=0.2),
     Setting("banana, each row 3 times", "banana", 1200, PLANE, copies=3),
 )

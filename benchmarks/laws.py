@@ -18,13 +18,14 @@ from mulligan.workbench.preparation import prepare
 from mulligan.workbench.talk import Talk
 
 LAWS = ("eight-gaussians", "moons", "rings", "checkerboard")
-FAMILIES = ("mixture", "kde", "histogram", "gaussian")
+FAMILIES = ("mixture", "kde", "histogram", "gaussian", "autoregressive", "flow")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--effort", default="standard")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--families", nargs="+", default=FAMILIES)
     parser.add_argument("-o", type=Path, default=Path(__file__).parent / "results" / "laws.md")
     options = parser.parse_args()
     lines = [
@@ -38,7 +39,7 @@ def main() -> None:
     ]
     for law in LAWS:
         prepared = [prepare(mg.read(law, data_seed=seed), seed=seed) for seed in range(options.seeds)]
-        for family in FAMILIES:
+        for family in options.families:
             entry, variant = find_family(family)
             gaps, labels, seconds = [], [], []
             for seed in range(options.seeds):
