@@ -135,6 +135,7 @@ def compare(
             row, evidence = assess(best.fitted, best.outcome, best.timing, prepared, seed)
             row["health"] += best.notes
             comparison.add(row, evidence, best.fitted)
+            comparison.twins[row["family"]] = best.outcome.twin or best.outcome.steps
             interrupted = best.outcome.interrupted
         except MulliganError as error:
             comparison.add(failed_row(name, str(error)))
@@ -257,6 +258,7 @@ class _Comparison:
         self.rows: list[dict[str, Any]] = []
         self.evidence: dict[str, Evidence] = {}
         self.fitted: dict[str, Fitted] = {}
+        self.twins: dict[str, int] = {}  # the steps with which --steps repeats a fit
 
     def add(self, row: dict[str, Any], evidence: Evidence | None = None, fitted: Fitted | None = None) -> None:
         self.rows.append(row)
@@ -294,7 +296,7 @@ class _Comparison:
 
     def _steps_twin(self) -> str:
         """Fits that repeat a run with a budget whatever the clock does: the steps taken in place of the seconds."""
-        stepped = [(row["family"], row["steps"]) for row in self.rows if row["steps"]]
+        stepped = [(family, steps) for family, steps in self.twins.items() if steps]
         fits = [f"--family {family} {self.budgeted} --steps {steps}" for family, steps in stepped]
         if not fits:
             return "no family took steps: the budget did not matter"
