@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.california import california
@@ -18,7 +19,7 @@ from benchmarks.digits import digits
 from benchmarks.wine import wine
 from mulligan.catalog import EFFORTS
 
-BENCHMARKS = {"wine": wine, "california": california, "digits": digits}
+BENCHMARKS: dict[str, Callable[..., list[str]]] = {"wine": wine, "california": california, "digits": digits}
 
 
 def main() -> None:
@@ -26,12 +27,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS), help="default: all")
     parser.add_argument("--effort", choices=list(EFFORTS), default="standard", help="of our families")
     parser.add_argument("--smoke", action="store_true", help="one fold, few parts, few rows: no result")
+    parser.add_argument("--folds", type=int, default=10, help="of the wine table, from the first")
     parser.add_argument("-o", type=Path, default=None, help="folder of the pages")
     options = parser.parse_args()
     folder = options.o or (None if options.smoke else Path(__file__).parent / "results")
     for name in options.only:
         began = time.perf_counter()
-        lines = BENCHMARKS[name](options.effort, options.smoke)
+        further = (options.folds,) if name == "wine" else ()
+        lines = BENCHMARKS[name](options.effort, options.smoke, *further)
         lines = [*lines, "", made_by(name, options.effort, options.smoke, time.perf_counter() - began)]
         print("\n".join(lines), flush=True)
         if folder is not None:

@@ -30,7 +30,7 @@ PLANS: dict[Effort, tuple[Plan, Plan]] = {
     "thorough": (Plan(20_000, rate=3e-3), Plan(2000, rate=3e-3)),
 }
 LARGE_DECAYS = (0.1, 10.0, 1.0)  # few rows want much
-SMALL_DECAYS = (10.0, 3.0, 1.0, 30.0)
+SMALL_DECAYS = (1.0, 10.0, 3.0, 0.1)
 
 
 def make(

@@ -68,6 +68,35 @@ class AxesSwapped(Sampler):
         return self.of.sample(key)[::-1]
 
 
+class LayerForgotten(Sampler):
+    """A flow that leaves out its first layer when it samples."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        layers = jax.tree.map(lambda leaf: leaf[1:], self.of.layers)
+        return type(self.of)(layers, self.of.bound, self.of.bins).sample(key)
+
+
+class FirstColumnUnseen(Sampler):
+    """An autoregressive model whose later columns are drawn beside another draw of the first."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        one, other = (self.of.sample(k) for k in jax.random.split(key))
+        return one.at[0].set(other[0])
+
+
+class WiderParts(Sampler):
+    """A mixture of logistics whose draws are stretched by a fifth."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        return 1.2 * self.of.sample(key)
+
+
 class Constant(Sampler):
     """Draws 0."""
 
@@ -85,4 +114,8 @@ TWINS = [
     ("factor:analysis", SwappedNoise),
     ("histogram", AxesSwapped),
     ("factor:ppca", Constant),
+    ("flow:coupling", LayerForgotten),
+    ("flow:autoregressive", FirstColumnUnseen),
+    ("autoregressive", FirstColumnUnseen),
+    ("logistic-mixture", WiderParts),
 ]
