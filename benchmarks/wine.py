@@ -82,7 +82,7 @@ def _page(
 
     every, free = np.ones(len(twin), bool), ~twin
     lines = [
-        "# Red wine, eleven inputs, ten folds",
+        f"# Red wine, eleven inputs, {len(chosen)} of ten folds",
         "",
         f"{int(twin.sum())} of {len(twin)} rows have an exact twin in their training folds. {LITERATURE}",
         "",

@@ -36,7 +36,7 @@ WIDTHS: dict[Effort, int] = {"quick": 128, "standard": 128, "thorough": 256}
 # On large tables, and on small ones.
 PLANS: dict[Effort, tuple[Plan, Plan]] = {
     "quick": (Plan(500, rate=1e-2), Plan(200, rate=1e-2, batch=256)),
-    "standard": (Plan(2000, rate=1e-2), Plan(300, rate=1e-2, batch=256)),
+    "standard": (Plan(2000, rate=1e-2, patience=30), Plan(300, rate=1e-2, batch=256)),
     "thorough": (Plan(20_000, rate=3e-3), Plan(3000, rate=5e-3, batch=256)),
 }
 MEMBERS: dict[Effort, int] = {"quick": 4, "standard": 8, "thorough": 16}  # on small tables; one on large ones

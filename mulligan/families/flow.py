@@ -26,7 +26,7 @@ SIZES: dict[Effort, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 }
 PLANS: dict[Effort, tuple[Plan, Plan]] = {
     "quick": (Plan(600, rate=1e-2), Plan(200, rate=1e-2)),
-    "standard": (Plan(3000, rate=5e-3), Plan(600, rate=5e-3)),
+    "standard": (Plan(3000, rate=5e-3, patience=30), Plan(600, rate=5e-3)),
     "thorough": (Plan(20_000, rate=3e-3), Plan(2000, rate=3e-3)),
 }
 LARGE_DECAYS = (0.1, 10.0, 1.0)  # few rows want much
