@@ -54,7 +54,7 @@ def assess(
         "truth_gap": None,
         "two_sample_auc": None,
         "holes": None,
-        "strokes": float(entry.strokes) if entry and entry.strokes.isdigit() else None,
+        "strokes": _strokes(entry.strokes, fitted) if entry else None,
         "chains": int(entry.balls) if entry and entry.balls.isdigit() else None,
         "parameters": outcome.parameters,
         "fit_seconds": timing.fit_seconds,
@@ -89,6 +89,13 @@ def _drawn(fitted: Fitted, test: Table, seed: int) -> tuple[Table | None, float 
     fitted.sample(1000, seed, given)
     seconds = time.perf_counter() - began
     return fitted.sample(max(DRAWS, len(test)), seed, given), seconds
+
+
+def _strokes(declared: str, fitted: Fitted) -> float | None:
+    """Network evaluations a sample: the catalog's number, or one for each column."""
+    if declared == "columns":
+        return float(fitted.codec.dim)
+    return float(declared) if declared.isdigit() else None
 
 
 def failed_row(family: str, reason: str) -> dict[str, Any]:
