@@ -188,7 +188,9 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
-    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or head[:2] == b"PK":
+    # A safetensors file starts with the length of its header in eight bytes, and a length of 640 has the first two of a
+    # pickle. No header is so long that the other six are not 0; in a pickle or an archive they are not.
+    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK") and any(head[2:]):
         raise FormatError(
             f"{path} is a pickle or an archive, not safetensors", why="opening one can run code; it is refused"
         )

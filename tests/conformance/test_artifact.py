@@ -293,3 +293,15 @@ def test_a_copied_folder_loads(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     shutil.rmtree(folder)
     assert load(tmp_path / "copy").family == "mixture"
+
+
+@pytest.mark.parametrize("first", [b"\x80\x02", b"\x80\x03", b"\x80\x04", b"PK"])
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(folder, first):
+    """The length of a safetensors header stands in its first bytes: 640 is written as a pickle's first two."""
+    wanted, weights = int.from_bytes(first, "little"), folder / "weights.safetensors"
+    arrays = load_file(weights)
+    save_file(arrays, weights, metadata={"pad": ""})
+    short = int.from_bytes(weights.read_bytes()[:8], "little")
+    save_file(arrays, weights, metadata={"pad": "x" * (wanted - short)})
+    assert weights.read_bytes()[:8] == first + bytes(6)
+    assert load(folder).label == fitted("mixture", "plane").label
