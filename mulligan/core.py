@@ -11,7 +11,7 @@ NaN in gives NaN out; −inf outside the support is legal.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -32,9 +32,16 @@ class Sampler(eqx.Module):
 
 
 class Density(eqx.Module):
-    """Has a log density that is promised to be normalised; ``kind`` says how it is known."""
+    """Has a log density that is promised to be normalised; ``kind`` says how it is known.
 
-    kind: eqx.AbstractClassVar[Literal["exact", "numeric"]]
+    ``kind`` is a class variable, or a static field where it depends on the model. A model of kind ``estimate`` knows log Z
+    to a standard error, ``log_z_stderr``, which all its rows share.
+    """
+
+    if TYPE_CHECKING:  # a type checker takes an AbstractVar for a field of every density
+        kind: ClassVar[Literal["exact", "numeric", "estimate"]]
+    else:
+        kind: eqx.AbstractVar[Literal["exact", "numeric", "estimate"]]
 
     @abstractmethod
     def log_prob(self, x: Array, given: Array | None = None) -> Float[Array, ""]:

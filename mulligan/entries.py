@@ -84,7 +84,8 @@ class Family:
     the function that makes its recipe, or names it ("module:function"); ``classes`` are the modules that its model is
     made of ("module:Class"): a model folder may name these and no others. ``in_compare`` puts it into a comparison
     without being asked; ``most_columns`` is the greatest number of encoded columns that it can take; ``conditional`` says
-    that it can model some columns given others, ``holds_rows`` that its model contains the training rows.
+    that it can model some columns given others, ``holds_rows`` that its model contains the training rows,
+    ``binary_only`` that every column must be binary.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Family:
     most_columns: int | None = None
     conditional: bool = False
     holds_rows: bool = False
+    binary_only: bool = False
     classes: tuple[str, ...] = ()
 
     @property

@@ -6,6 +6,8 @@ Standard library only, so that ``mulligan --help`` stays light.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class MulliganError(Exception):
     """Base of all errors that are the reader's to mend.
@@ -44,9 +46,10 @@ class DataError(MulliganError):
 
 
 class FitError(MulliganError):
-    """Fitting failed; where there was one, the last healthy state is kept."""
+    """Fitting failed; where there was one, ``fitted`` is the model in its last healthy state."""
 
     exit_code = 4
+    fitted: Any = None
 
 
 class FormatError(MulliganError):

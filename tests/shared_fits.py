@@ -16,19 +16,23 @@ from mulligan.workbench.talk import Talk
 
 LABELS = [f"{name}:{variant}" for name, family in FAMILIES.items() for variant in family.variants or ("",)]
 LABELS = [label.rstrip(":") for label in LABELS]
+ON_PLANE = [label for label in LABELS if not FAMILIES[label.split(":")[0]].binary_only]
 WITH_DENSITY = [label for label in LABELS if "Density" in FAMILIES[label.split(":")[0]].capabilities]
 
 
 @lru_cache(maxsize=32)
 def table(name: str, seed: int = 0) -> Table:
     """``plane``: a curved law of the plane. ``mixed``: all five kinds of column. ``narrow``: mixed, three coordinates.
-    ``discrete``: two categorical columns."""
+    ``discrete``: two categorical columns. ``binary``: five binary ones that go together."""
     rng = np.random.default_rng([11, seed])
     n = 400
     if name == "plane":
         return open_table("banana", ReadOptions(rows=600), data_seed=seed)
     kind = rng.choice(["red", "green", "blue"], n, p=[0.5, 0.4, 0.1])
     shift = 2.0 * (kind == "red")
+    if name == "binary":
+        on = (rng.random((n, 5)) < 0.2) | (rng.random((n, 1)) < 0.4) & (rng.random((n, 5)) < 0.8)
+        return open_table({f"b{j}": np.where(on[:, j], "yes", "no") for j in range(5)})
     if name == "discrete":
         code = np.where(rng.random(n) < 0.7, kind == "red", rng.random(n) < 0.5)
         return open_table({"kind": kind, "flag": np.where(code, "yes", "no")})
@@ -69,5 +73,11 @@ def fitted(
 
 
 def mixed_for(label: str) -> str:
-    """The mixed table that the family can take."""
-    return "mixed" if FAMILIES[label.split(":")[0]].most_columns is None else "narrow"
+    """The table of discrete columns that the family can take."""
+    family = FAMILIES[label.split(":")[0]]
+    return "binary" if family.binary_only else "mixed" if family.most_columns is None else "narrow"
+
+
+def home(label: str) -> str:
+    """The plane, or the table of a family that cannot take it."""
+    return "binary" if FAMILIES[label.split(":")[0]].binary_only else "plane"

@@ -13,7 +13,7 @@ import typer
 from mulligan.cli.flags import Common, Output, Overwrite, Reading, Training, listed, takes_flags
 from mulligan.cli.output import say, say_json, tell
 from mulligan.cli.tables import SourceArgument, announce, open_model, open_source, open_test, short_name
-from mulligan.errors import UsageError
+from mulligan.errors import FitError, UsageError
 
 HELP = """\
 Writes the model folder DIR (config.json, weights.safetensors, schema.json, history.csv, card.md); DIR is NAME-FAMILY
@@ -91,6 +91,13 @@ def verb(
                 resume=resume,
             )
             fitted.save(folder, overwrite=overwrite or resume)
+        except FitError as error:
+            if error.fitted is None:
+                drop_if_empty(folder / RESUME)
+                raise
+            error.fitted.save(folder, overwrite=overwrite or resume)
+            where = f"its last healthy state is kept in {folder}"
+            raise FitError(error.what, error.where, where, error.do) from None
         except BaseException as error:
             kept = not drop_if_empty(folder / RESUME)
             if isinstance(error, KeyboardInterrupt):

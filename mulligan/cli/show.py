@@ -39,6 +39,7 @@ def card_lines(fitted: Any) -> list[str]:
     rows.append(("given", conditional_words(fitted.schema.names, fitted.given)))
     rows.append(("log p", str(data.get("measure", fitted.measure))))
     rows += _quality(row)
+    rows += [("failed", f"{card['failed']}: the last healthy state")] if card.get("failed") else []
     rows += [("stopped", str(card["stopped"]))] if card.get("stopped") else []
     rows += [
         ("health" if i == 0 else "", str(note)) for i, note in enumerate(row.get("health") or ["nothing to remark"])

@@ -77,7 +77,8 @@ class Outcome:
     on select (and BIC where there is one); ``history`` holds learning curves; ``steps`` the steps of the run that made
     the model; ``table`` its parameters in the user's units; ``stopped`` a sentence if something ended it early.
     ``codec`` is the family's own, None for the one that all share. ``twin`` is the number of steps with which ``steps``
-    repeats this fit where it is not the number taken (a schedule that ended early).
+    repeats this fit where it is not the number taken (a schedule that ended early). ``failed`` says why the training came
+    to a bad end: ``model`` is then its last healthy state, to be kept but not to be ranked.
     """
 
     model: Any
@@ -92,6 +93,7 @@ class Outcome:
     interrupted: bool = False
     codec: AnyCodec | None = None
     twin: int | None = None
+    failed: str | None = None
 
 
 class Recipe(Protocol):

@@ -24,7 +24,8 @@ from mulligan.data.codec import Encoded
 from mulligan.data.given import AnyCodec
 from mulligan.errors import FitError
 from mulligan.families.recipe import Allowance, Fitting, Outcome
-from mulligan.learners.gradient import Objective, Plan, Trained, seconds_per_step, train, trainable
+from mulligan.learners.gradient import Learner, Objective, Plan, Trained, seconds_per_step, train, trainable
+from mulligan.loop import Watch
 from mulligan.measures.likelihood import row_log_prob
 
 LOOKED_AT = 4096  # points of the select rows that early stopping scores at each look; choices use all of them
@@ -38,11 +39,15 @@ OVERRUN = 1.5  # times the budget, after which a run is cut although its schedul
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to train: ``build(generator)`` makes it fresh, ``option`` names what is special about it."""
+    """A model to train: ``build(generator)`` makes it fresh, ``option`` names what is special about it.
+
+    ``objective`` is in place of the one that all share.
+    """
 
     option: str
     build: Callable[[np.random.Generator], Any]
     plan: Plan
+    objective: Objective | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ class Learning:
 
     ``candidates`` in the order of its hopes; ``rows`` are the objective's rows, ``select`` the encoded select rows;
     ``codec`` is the family's own, or None.
+
+    A family whose log p needs more than its weights has ``normalise(model, careful) -> model``, which is asked before rows
+    are scored (careful: for a choice, not at a look). One that is no plain gradient descent has ``learner(model, plan)``,
+    and ``health(plan)`` are the watches of it.
     """
 
     name: str
@@ -59,6 +68,13 @@ class Learning:
     rows: Any
     select: Encoded
     codec: AnyCodec | None = None
+    normalise: Callable[[Any, bool], Any] = lambda model, careful: model
+    learner: Callable[[Any, Plan], Learner] | None = None
+    health: Callable[[Plan], Sequence[Watch]] = lambda plan: ()
+
+    def learner_of(self, model: Any, plan: Plan) -> Learner | None:
+        """The kernel that trains a model, None for plain gradient descent."""
+        return None if self.learner is None else self.learner(model, plan)
 
 
 def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
@@ -66,18 +82,19 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
     looked_at = learning.select.thinned(LOOKED_AT)
 
     def look(model: Any) -> float:
-        return float(np.mean(row_log_prob(model, looked_at)))
+        return float(np.mean(row_log_prob(learning.normalise(model, False), looked_at)))
 
     cap = _affordable_steps(fitting, learning, look)
     seconds = None if fitting.budget is None else OVERRUN * fitting.budget
     allowance = Allowance(seconds, cap, fitting.compiled)
-    tried: list[tuple[float, Trained]] = []
+    tried: list[tuple[bool, float, Any, Trained]] = []
     choices, health, longest = [], [], cap or sum(candidate.plan.steps for candidate in learning.candidates)
     for place, candidate in enumerate(learning.candidates):
         plan = replace(candidate.plan, steps=min(candidate.plan.steps, longest))
+        fresh = candidate.build(np.random.default_rng([fitting.seed, 1]))
         trained = train(
-            learning.objective,
-            candidate.build(np.random.default_rng([fitting.seed, 1])),
+            candidate.objective or learning.objective,
+            fresh,
             learning.rows,
             look,
             plan,
@@ -88,13 +105,16 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
             listener=lambda step, steps, latest: fitting.pulse(learning.name, step, steps, latest),
             checkpoints=fitting.checkpoints,
             watch=fitting.watch,
+            learner=learning.learner_of(fresh, plan),
+            health=learning.health(plan),
         )
         allowance.spend(trained.run)
-        score = float(np.mean(row_log_prob(trained.model, learning.select)))
+        model = learning.normalise(trained.model, True)
+        score = float(np.mean(row_log_prob(model, learning.select)))
         choices.append({"option": candidate.option, "select": score, "bic": None})
         health += _health(trained, candidate.option)
         if not np.isnan(score):
-            tried.append((score, trained))
+            tried.append((trained.failed is None, score, model, trained))
         overfitted = trained.best_step <= OVERFITTED * plan.steps
         over = trained.halted or fitting.interrupted() or allowance.over
         if over or not (overfitted or fitting.rows < SMALL):
@@ -105,11 +125,11 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
         raise FitError(f"{learning.name}: log p of the select rows is NaN", why="; ".join(health[:3]))
     if fitting.checkpoints is not None and fitting.checkpoints.failure:
         health.append(fitting.checkpoints.failure)
-    _, best = max(tried, key=lambda found: found[0])
+    _, _, model, best = max(tried, key=lambda found: found[:2])
     return Outcome(
-        best.model,
+        model,
         label,
-        count_parameters(best.model),
+        count_parameters(model),
         choices,
         best.history,
         allowance.used,
@@ -117,6 +137,7 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
         stopped=best.run.stopped,
         codec=learning.codec,
         twin=cap,
+        failed=best.failed,
     )
 
 
@@ -135,7 +156,9 @@ def _affordable_steps(fitting: Fitting, learning: Learning, look: Callable[[Any]
         """Looks at the select rows included; at least 1."""
         compiled, began = fitting.compiled.seconds, time.perf_counter()
         fresh = first.build(np.random.default_rng([fitting.seed, 1]))
-        step = seconds_per_step(learning.objective, fresh, learning.rows, first.plan, fitting.seed)
+        learner = learning.learner_of(fresh, first.plan)
+        objective = first.objective or learning.objective
+        step = seconds_per_step(objective, fresh, learning.rows, first.plan, fitting.seed, learner=learner)
         look(fresh)
         tick = time.perf_counter()
         look(fresh)
@@ -163,7 +186,9 @@ def _remembered(fitting: Fitting, measure: Callable[[], int]) -> int:
 def _health(trained: Trained, option: str) -> list[str]:
     """Sentences on a run that did not end well."""
     lines = []
-    if not trained.run.healthy:
+    if trained.failed is not None:
+        lines.append(f"{option}: {trained.failed}")
+    elif not trained.run.healthy:
         lines.append(f"{option}: {trained.run.stopped}")
     elif trained.run.stopped and trained.run.stopped.startswith("budget"):
         lines.append(f"{trained.run.stopped}: the machine became slower, and the fit with --steps will differ")

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -25,8 +26,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mulligan.checkpoints import Checkpoints
 from mulligan.core import Kernel, Law
-from mulligan.learners.watches import Callback, Halt, Resumed, Watched, with_select
-from mulligan.loop import EarlyStopping, Listener, Run, run
+from mulligan.learners.watches import Callback, Halt, Resumed, Sickness, Watched, with_select
+from mulligan.loop import EarlyStopping, Listener, Run, Watch, run
 
 Objective = Callable[[Any, PRNGKeyArray, Any], tuple[Array, dict[str, Array]]]
 
@@ -71,10 +72,17 @@ class GradientDescent(Kernel):
 
     def move(self, state: GradientState, noise: PRNGKeyArray, input: Minibatch) -> tuple[GradientState, Any]:
         """One update with the rows and the rate of this step."""
-        batch = jax.tree.map(lambda leaf: leaf[input.rows], self.rows)
+        return self.update(state, noise, self.batch(input), input.rate)
+
+    def batch(self, input: Minibatch) -> Any:
+        """The rows of a step."""
+        return jax.tree.map(lambda leaf: leaf[input.rows], self.rows)
+
+    def update(self, state: GradientState, key: PRNGKeyArray, batch: Any, rate: Array) -> tuple[GradientState, Any]:
+        """One update with any batch that the objective takes."""
 
         def loss(weights: Any) -> tuple[Array, dict[str, Array]]:
-            return self.objective(eqx.combine(weights, self.frozen), noise, batch)
+            return self.objective(eqx.combine(weights, self.frozen), key, batch)
 
         gradient, info = jax.grad(loss, has_aux=True)(state.weights)
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
@@ -84,7 +92,7 @@ class GradientDescent(Kernel):
             count = moments.count.astype(self.averaging.dtype)
         shrink = decayed(state.weights)
         weights = jax.tree.map(
-            lambda w, step, matrix: w - input.rate * (step + self.decay * w if matrix else step),
+            lambda w, step, matrix: w - rate * (step + self.decay * w if matrix else step),
             state.weights,
             direction,
             shrink,
@@ -97,6 +105,10 @@ class GradientDescent(Kernel):
         """The model with the averaged weights."""
         return eqx.combine(state.averaged, self.frozen)
 
+    def learning(self, state: GradientState) -> Any:
+        """The model with the weights as they are now, which negatives are drawn from."""
+        return eqx.combine(state.weights, self.frozen)
+
 
 class Minibatch(NamedTuple):
     """Which rows a step sees, and its learning rate; ``Minibatches`` makes them."""
@@ -106,8 +118,15 @@ class Minibatch(NamedTuple):
 
 
 def trainable(model: Any) -> tuple[Any, Any]:
-    """The floating arrays of a model, and all the rest."""
-    return eqx.partition(model, eqx.is_inexact_array)
+    """The floating arrays of a model, and all the rest.
+
+    A class may name fields that are not learned, in ``fixed: ClassVar[tuple[str, ...]]``; they are part of the rest.
+    """
+    learned = jax.tree.map(eqx.is_inexact_array, model)
+    for name in getattr(model, "fixed", ()):
+        still = jax.tree.map(lambda leaf: False, getattr(learned, name))
+        learned = eqx.tree_at(attrgetter(name), learned, still, is_leaf=lambda leaf: leaf is None)
+    return eqx.partition(model, learned)
 
 
 def decayed(weights: Any) -> Any:
@@ -196,7 +215,7 @@ class Trained:
     """The model with the best averaged weights on select, its score there, and how the run went.
 
     ``history`` has one value a step: ``train`` (the objective's metric), ``gradient_norm``, and ``select``, NaN between
-    looks. ``halted`` says that a callback stopped it.
+    looks. ``halted`` says that a callback stopped it, ``failed`` why it is not to be trusted (None if it is).
     """
 
     model: Any
@@ -206,6 +225,15 @@ class Trained:
     history: dict[str, np.ndarray]
     run: Run = field(repr=False)
     halted: bool = False
+    failed: str | None = None
+
+
+class Learner(Protocol):
+    """What ``train`` runs: a kernel on minibatches whose states hold a model. ``GradientDescent``, and those around it."""
+
+    def init(self, key: PRNGKeyArray, x: Any) -> Any: ...
+
+    def model(self, state: Any) -> Any: ...
 
 
 def train(
@@ -222,6 +250,8 @@ def train(
     listener: Listener | None = None,
     checkpoints: Checkpoints | None = None,
     watch: Sequence[Callback] = (),
+    learner: Learner | None = None,
+    health: Sequence[Watch] = (),
 ) -> Trained:
     """Train a model; ``score`` (higher is better, of the select rows) decides which weights are kept and when to stop.
 
@@ -229,11 +259,18 @@ def train(
     killed at any moment: called again with the same arguments it goes on from the last checkpoint ``name`` and ends
     in the same weights, bit for bit. ``watch`` are callbacks, each called at the multiples of its attribute ``every``
     (without one: at every look at the select rows); they change nothing, but a sentence that one returns stops the run.
+    ``learner`` is a kernel in place of plain gradient descent (``plain_descent``), ``health`` are watches of it: what one
+    says stops the run as failed, and so does a value that is not finite. The best weights of before are kept.
     """
-    kernel = _kernel(objective, model, rows, plan)
+    kernel: Any = learner or plain_descent(objective, model, rows, plan)
     key = jax.random.key(seed)
     state = kernel.init(key, model)
-    stopping = EarlyStopping(lambda s: score(kernel.model(s)), plan.every, plan.patience)
+
+    def look(state: Any) -> float:
+        return float("nan") if any(watch.sentence for watch in sick) else score(kernel.model(state))
+
+    stopping = EarlyStopping(look, plan.every, plan.patience)
+    sick = [Sickness(watch, watch.every, stopping) for watch in health]
     stopping.best_state = state
     last = plan.steps if stop_after is None else min(plan.steps, stop_after)
     halt = Halt()
@@ -256,7 +293,7 @@ def train(
         start if ended else last,
         inputs=plan.inputs(len(jax.tree.leaves(rows)[0]), seed),
         start=start,
-        watch=[stopping, *watched, *([] if resumed is None else [resumed])],
+        watch=[*sick, stopping, *watched, *([] if resumed is None else [resumed])],
         budget=budget,
         listener=listener,
         capacity=CAPACITY,
@@ -270,18 +307,22 @@ def train(
         stopping(finished.step, finished.state, history)  # the end is a look, too; a resumed run does not see it
     history = with_select(history, finished.step, stopping)
     best, halted = kernel.model(stopping.best_state), halt.sentence is not None
-    return Trained(best, stopping.best_score, stopping.best_step, finished.step, history, finished, halted)
+    failed = next((watch.sentence for watch in sick if watch.sentence), None if finished.healthy else finished.stopped)
+    return Trained(best, stopping.best_score, stopping.best_step, finished.step, history, finished, halted, failed)
 
 
-def seconds_per_step(objective: Objective, model: Any, rows: Any, plan: Plan, seed: int, steps: int = 24) -> float:
+def seconds_per_step(
+    objective: Objective, model: Any, rows: Any, plan: Plan, seed: int, steps: int = 24, learner: Learner | None = None
+) -> float:
     """Measured seconds of one training step: from a short run whose result is thrown away, compilation not counted."""
-    kernel = _kernel(objective, model, rows, plan)
+    kernel: Any = learner or plain_descent(objective, model, rows, plan)
     key, inputs = jax.random.key(seed), plan.inputs(len(jax.tree.leaves(rows)[0]), seed)
     state = kernel.init(key, model)
     times = [run(kernel, key, state, steps, inputs=inputs, capacity=CAPACITY).seconds for _ in range(2)]
     return min(times) / steps
 
 
-def _kernel(objective: Objective, model: Any, rows: Any, plan: Plan) -> GradientDescent:
+def plain_descent(objective: Objective, model: Any, rows: Any, plan: Plan) -> GradientDescent:
+    """The kernel of a plan: weights are averaged over about a twentieth of its steps."""
     averaging = min(0.999, max(0.5, 1 - 20 / max(plan.steps, 1)))
     return gradient_descent(objective, model, rows, decay=plan.decay, averaging=averaging, clip=plan.clip)

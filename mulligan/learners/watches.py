@@ -16,7 +16,7 @@ import numpy as np
 from mulligan.checkpoints import Checkpoints
 from mulligan.core import State
 from mulligan.errors import UsageError
-from mulligan.loop import EarlyStopping
+from mulligan.loop import EarlyStopping, Watch
 
 Callback = Callable[[int, Any, dict[str, np.ndarray]], str | None]
 
@@ -97,6 +97,24 @@ class Watched:
             raise UsageError(what, do="None to go on, or a sentence, which stops the run")
         self.halt.sentence = self.halt.sentence or said or None
         return said
+
+
+@dataclass
+class Sickness:
+    """A watch of the learner's health, which looks before the select rows are: a sick state is never scored or kept."""
+
+    watch: Watch
+    every: int
+    stopping: EarlyStopping
+    sentence: str | None = None
+
+    def __call__(self, step: int, state: State, history: dict[str, np.ndarray]) -> str | None:
+        self.sentence = self.watch(step, state, history)
+        if self.sentence and self.stopping.best_step:
+            self.sentence += f"; the best state, of step {self.stopping.best_step}, is kept"
+        elif self.sentence:
+            self.sentence += "; the state before training is kept"
+        return self.sentence
 
 
 def copied(history: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

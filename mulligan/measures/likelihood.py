@@ -70,6 +70,11 @@ def draw_error(influence: np.ndarray, rows: np.ndarray, clusters: np.ndarray | N
     return float(np.sqrt(max(0.0, float(together @ variance)))) / n
 
 
+def common_error(*models: Any) -> float:
+    """Standard error that all rows share because log Z of these (independent) models is an estimate; 0 where it is known."""
+    return float(np.hypot.reduce([0.0, *(float(getattr(model, "log_z_stderr", 0.0)) for model in models)]))
+
+
 def point_log_prob(density: Density, points: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
     """log p(z) of each point (n, d), float64 (n,); ``given`` (n, g) is what each is conditioned on."""
     return in_blocks(lambda block, known: _log_prob_block(density, block, known), points, given)

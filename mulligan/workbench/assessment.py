@@ -14,7 +14,7 @@ from mulligan.data.table import Table
 from mulligan.families.recipe import Outcome
 from mulligan.measures.coverage import holes_found
 from mulligan.measures.distances import two_sample_auc
-from mulligan.measures.likelihood import RowLikelihood, draw_error, row_likelihood
+from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error, row_likelihood
 from mulligan.quantity import Quantity, difference_kind, mean_of_rows, none
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.fitting import Timing
@@ -92,7 +92,9 @@ def _drawn(fitted: Fitted, test: Table, seed: int) -> tuple[Table | None, float 
 
 
 def _strokes(declared: str, fitted: Fitted) -> float | None:
-    """Network evaluations a sample: the catalog's number, or one for each column."""
+    """Network evaluations a sample: the catalog's number, one for each column, or what the model itself says."""
+    if declared == "model":
+        return float(fitted.model.strokes)
     if declared == "columns":
         return float(fitted.codec.dim)
     return float(declared) if declared.isdigit() else None
@@ -128,6 +130,7 @@ def truth_gap(fitted: Fitted, law_name: str, rows: int = FRESH, seed: int = FRES
     m = terms.influence.shape[1]
     variance = np.sum(terms.influence**2, axis=1) / max(m * (m - 1), 1)
     error = float(np.sqrt(np.sum((counts**2 - counts) * variance))) / rows  # as draw_error, from counts
+    error = float(np.hypot(error, common_error(fitted.model)))
     kind, note = difference_kind(known.kind, fitted.log_prob_kind)
     note = "; ".join(part for part in (f"{rows:,} fresh draws of {law_name}", note) if part)
     return mean_of_rows((truth - terms.log_prob)[inverse], kind, note=note, method_stderr=error)
@@ -143,7 +146,7 @@ def _log_prob(fitted: Fitted, terms: RowLikelihood | None, test: Table, prepared
     if terms is None:
         return none(f"{fitted.family} has no density", "nats/row")
     clusters = prepared.test_clusters
-    error = draw_error(terms.influence, test.values, clusters)
+    error = float(np.hypot(draw_error(terms.influence, test.values, clusters), common_error(fitted.model)))
     return mean_of_rows(terms.log_prob, fitted.log_prob_kind, clusters=clusters, method_stderr=error)
 
 

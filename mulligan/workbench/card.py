@@ -34,6 +34,11 @@ def card_text(fitted: Fitted) -> str:
     card = fitted.card
     row, data, split = card.get("row", {}), card.get("data", {}), card.get("split", {})
     lines = [f"# {fitted.label}", "", f"A {fitted.family} model made by mulligan. log p: {fitted.log_prob_kind}."]
+    if card.get("failed"):
+        lines += [
+            "",
+            f"**Its training failed**: {card['failed']}. This is its last healthy state, not scored on test rows.",
+        ]
     if row:
         lines += ["", f"- Test: {Quantity.from_json(row['log_prob'])}"]
         auc = row.get("two_sample_auc")

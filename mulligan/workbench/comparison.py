@@ -16,14 +16,14 @@ import numpy as np
 from mulligan.catalog import FAMILIES, Brought, Effort, Family, find_family
 from mulligan.errors import FitError, MulliganError, UsageError
 from mulligan.families.recipe import Outcome
-from mulligan.measures.likelihood import RowLikelihood, draw_error
+from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error
 from mulligan.quantity import Kind, Quantity, paired_difference
 from mulligan.report.html import write_html
 from mulligan.report.reading import reading
 from mulligan.report.writing import to_markdown, write_json, write_whole
 from mulligan.workbench.assessment import Evidence, assess, failed_row
 from mulligan.workbench.fitted import Fitted
-from mulligan.workbench.fitting import Timing, fit_prepared, reproduction
+from mulligan.workbench.fitting import Timing, fit_prepared, reproduction, unhealthy
 from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
 from mulligan.workbench.sources import open_rows, open_table
 from mulligan.workbench.talk import Talk
@@ -175,7 +175,7 @@ def _chosen(
     prepared: Prepared, named: Mapping[str, tuple[Family, str | None]] | None, force: bool
 ) -> tuple[dict[str, tuple[Family, str | None]], list[str]]:
     """Which families run, and sentences on those that do not."""
-    notes = []
+    notes, left_out = [], []  # the second: what nobody would expect here is noted, not warned of
     dim = prepared.codec.dim
     if named is not None:
         chosen = dict(named)
@@ -186,6 +186,8 @@ def _chosen(
                 notes.append(
                     f"{family.name} was left out: it takes {family.most_columns} encoded columns, here are {dim}"
                 )
+            elif family.binary_only and any(c.kind != "binary" for c in prepared.table.schema.modelled):
+                left_out.append(family.name)
             elif family.in_compare:
                 chosen[family.name] = (family, None)
     few = prepared.few_rows
@@ -195,6 +197,8 @@ def _chosen(
         if left:
             notes.append(f"{few}; only {', '.join(kept) or 'nothing'} fitted, --force fits the rest ({left})")
         chosen = kept
+    if left_out:
+        prepared.notes = (*prepared.notes, f"{', '.join(left_out)} left out: of binary columns only")
     if not chosen:
         raise UsageError("no family is left to compare", do="--force")
     return chosen, notes
@@ -225,6 +229,8 @@ def _best_of_seeds(
         fitted, outcome, timing = fit_prepared(
             prepared, entry, variant, options, seed=seed + offset, effort=effort, budget=budget, steps=None, talk=talk
         )
+        if outcome.failed is not None:
+            raise unhealthy(fitted, outcome)
         results.append(_Best(fitted, outcome, timing, []))
         if outcome.interrupted:
             break
@@ -240,11 +246,19 @@ def _best_of_seeds(
 
 
 def difference_on_test(
-    one: RowLikelihood, other: RowLikelihood, kinds: tuple[Kind, Kind], rows: np.ndarray, clusters: np.ndarray
+    one: RowLikelihood,
+    other: RowLikelihood,
+    kinds: tuple[Kind, Kind],
+    rows: np.ndarray,
+    clusters: np.ndarray,
+    common: float = 0.0,
 ) -> Quantity:
-    """Mean of one − other over the same rows (n, columns), with the errors of rows, of shared draws and of float32."""
+    """Mean of one − other over the same rows (n, columns), with the errors of rows, of shared draws and of float32.
+
+    ``common`` is the standard error of what all rows share: estimates of log Z.
+    """
     rounding = FLOAT32_SHARE * float(np.mean(np.abs(one.log_prob) + np.abs(other.log_prob)))
-    error = draw_error(one.influence - other.influence, rows, clusters)
+    error = float(np.hypot(draw_error(one.influence - other.influence, rows, clusters), common))
     return paired_difference(
         one.log_prob, other.log_prob, *kinds, clusters=clusters, rounding=rounding, method_stderr=error
     )
@@ -309,7 +323,9 @@ class _Comparison:
         if one is None or other is None:
             return None
         kinds = self.fitted[family].log_prob_kind, self.fitted[reference].log_prob_kind
-        return difference_on_test(one, other, kinds, self.prepared.test_rows, self.prepared.test_clusters).to_json()
+        common = common_error(self.fitted[family].model, self.fitted[reference].model)
+        rows, clusters = self.prepared.test_rows, self.prepared.test_clusters
+        return difference_on_test(one, other, kinds, rows, clusters, common).to_json()
 
     def pictures(self) -> dict[str, Any]:
         """Arrays for the figures: test rows, samples, learning curves."""

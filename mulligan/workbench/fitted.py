@@ -14,7 +14,7 @@ from mulligan.data.given import AnyCodec, ConditionalCodec, measure_of
 from mulligan.data.splits import row_clusters
 from mulligan.data.table import Schema, Source, Table
 from mulligan.errors import NoDensity, UsageError
-from mulligan.measures.likelihood import RowLikelihood, draw, draw_error, point_score, row_likelihood
+from mulligan.measures.likelihood import RowLikelihood, common_error, draw, draw_error, point_score, row_likelihood
 from mulligan.quantity import Kind, Quantity, mean_of_rows
 from mulligan.workbench.sources import open_given, open_rows
 
@@ -128,7 +128,7 @@ class Fitted:
         kind = self.log_prob_kind
         self.log_prob(table.rows(slice(0, 1)))  # says so where there is no density
         terms, clusters = self.row_likelihood(table), row_clusters(table)
-        error = draw_error(terms.influence, table.values, clusters)
+        error = float(np.hypot(draw_error(terms.influence, table.values, clusters), common_error(self.model)))
         return mean_of_rows(terms.log_prob, kind, clusters=clusters, note=self.measure, method_stderr=error)
 
     def score(self, rows: Any) -> np.ndarray:

@@ -112,9 +112,9 @@ def fit(
         checkpoints=checkpoints,
         watch=callbacks,
     )
-    row, _ = assess(fitted, outcome, timing, prepared, seed)
+    row = None if outcome.failed else assess(fitted, outcome, timing, prepared, seed)[0]
     fitted.card.update(
-        row=row,
+        **({} if row is None else {"row": row}),
         data=data_entry(prepared),
         split=split_entry(prepared),
         test_reads=prepared.test_reads,
@@ -124,6 +124,8 @@ def fit(
             None if budget is None else _twin(outcome),
         ),
     )
+    if row is None:
+        raise unhealthy(fitted, outcome)
     talk.family_ends(row)
     return fitted
 
@@ -198,6 +200,15 @@ def fit_prepared(
     made = (entry.name, variant, outcome.label, codec, outcome.model, card, outcome.history, calibration, folder)
     fitted = Fitted(*made)
     return fitted, outcome, timing
+
+
+def unhealthy(fitted: Fitted, outcome: Outcome) -> FitError:
+    """The error of a training that came to a bad end, with its last healthy state as ``fitted``; test rows were not read."""
+    fitted.card["failed"] = outcome.failed
+    name = fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}"
+    error = FitError(f"{name}: {outcome.failed}", do="a smaller rate, more sampler_steps, or step_size left to adapt")
+    error.fitted = fitted
+    return error
 
 
 def _twin(outcome: Outcome) -> str:

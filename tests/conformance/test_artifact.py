@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from shared_fits import LABELS, fitted, table
+from shared_fits import LABELS, fitted, home, table
 
 from mulligan.catalog import FAMILIES
 from mulligan.errors import FormatError, MulliganError, SetupError, UsageError
@@ -40,7 +40,7 @@ def change_weights(folder, change):
 
 @pytest.mark.parametrize("label", LABELS)
 def test_a_folder_holds_text_and_safetensors_only(label, tmp_path):
-    path = save(fitted(label, "plane"), tmp_path / "deep" / "model")
+    path = save(fitted(label, home(label)), tmp_path / "deep" / "model")
     names = sorted(entry.name for entry in path.iterdir())
     assert names == ["calibration.npy", "card.md", "config.json", "history.csv", "schema.json", "weights.safetensors"]
     config = json.loads((path / "config.json").read_text(), parse_constant=pytest.fail)

@@ -106,7 +106,39 @@ class Constant(Sampler):
         return 0 * self.of.sample(key)
 
 
+class ReferenceOnly(Sampler):
+    """An energy-based model whose chains do not move."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        return self.of.model.reference.sample(key)
+
+
+class ReferenceTwice(Sampler):
+    """An energy-based model whose jumps are weighted by f + log q, as if candidates came from a flat law."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        pool = jax.vmap(self.of.model.reference.sample)(jax.random.split(key, 256))
+        return pool[jax.random.categorical(key, jax.vmap(self.of.model.unnormalised)(pool))]
+
+
+class HalfWay(Sampler):
+    """An energy-based model drawn at β = 1/2."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        pool = jax.vmap(self.of.model.reference.sample)(jax.random.split(key, 256))
+        return pool[jax.random.categorical(key, 0.5 * jax.vmap(self.of.model.f)(pool))]
+
+
 TWINS = [
+    ("energy:nce", ReferenceOnly),
+    ("energy:mle", ReferenceTwice),
+    ("energy:score-matching", HalfWay),
     ("gaussian", Transposed),
     ("kde", BandwidthForgotten),
     ("mixture", VarianceForDeviation),

@@ -7,11 +7,22 @@ The mutants of an identity break the statement; these break what the statement i
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import jax.numpy as jnp
+from saboteurs.discrete import first_beta_forgotten, move_at_old_beta, weight_after_move, weight_upside_down
 from saboteurs.maximisations import MomentWithoutCovariance, ShiftSubtractedTwice
+from saboteurs.samplers import ADJUSTED, ORBIT, Adjusted, Orbit, Unadjusted
 
+from mulligan.lab.annealing import LEVELS, rung_of
+from mulligan.lab.contrastive import gibbs_sweep
+from mulligan.lab.energy import model_of
 from mulligan.learners.expectation_maximisation import mixture_em
+from mulligan.models.energy import EnergyModel
+from mulligan.objectives.noise_contrastive import noise_contrastive_loss
+from mulligan.samplers.annealing import AnnealedImportance
+from mulligan.samplers.gibbs import Gibbs
+from mulligan.samplers.tempering import exchange
 from mulligan.targets.counting import Histogram
 
 
@@ -87,6 +98,97 @@ def half_the_rows(rows, covariance, regularisation):
     return mixture_em(rows[::2], covariance, regularisation)
 
 
+class UphillModel(EnergyModel):
+    """The sign of f is flipped."""
+
+    def unnormalised(self, x):
+        return self.log_q(x) - self.f(x)
+
+
+class ModelWithoutReference(EnergyModel):
+    """exp(f) alone."""
+
+    def unnormalised(self, x):
+        return self.f(x)
+
+
+def as_model(wrong):
+    return lambda tilt, reference: wrong(
+        *(getattr(model_of(tilt, reference), f.name) for f in dataclasses.fields(wrong))
+    )
+
+
+def one_sweep_from_the_data(machine, data):
+    """CD-1's negative examples, for the law of the model."""
+    return data @ gibbs_sweep(machine)
+
+
+def loss_without_log_ratio(model, key, batch):
+    """ν is in the sum, but not in the log odds."""
+    ratio = batch.noise.shape[0] / batch.points.shape[0]
+    shifted = batch._replace(
+        points_offset=batch.points_offset + jnp.log(ratio), noise_offset=batch.noise_offset + jnp.log(ratio)
+    )
+    return noise_contrastive_loss(model, key, shifted)
+
+
+def loss_without_ratio(model, key, batch):
+    """The noise counts once, whatever ν."""
+    once = batch.points.shape[0]
+    return noise_contrastive_loss(
+        model, key, batch._replace(noise=batch.noise[:once], noise_offset=batch.noise_offset[:once])
+    )
+
+
+def loss_with_one_offset(model, key, batch):
+    """The noise's offset is left out."""
+    return noise_contrastive_loss(model, key, batch._replace(noise_offset=0 * batch.noise_offset))
+
+
+def step_of(mistake):
+    return lambda log_density, step_size: Unadjusted(log_density, jnp.asarray(step_size), mistake)
+
+
+def adjusted_of(mistake):
+    scale = jnp.asarray([1.0, 1.5])
+    return lambda log_density, step_size: Adjusted(log_density, jnp.asarray(step_size), scale, ADJUSTED.index(mistake))
+
+
+def orbit_of(mistake):
+    return lambda log_density, step_size, steps: Orbit(log_density, step_size, steps, ORBIT.index(mistake))
+
+
+def copied(state, probability, uniforms):
+    """The colder position is copied to the hotter rung, the hotter one is lost."""
+    after = exchange(state, probability, uniforms)
+    return after._replace(positions=after.positions.at[1:].set(state.positions[1:]))
+
+
+class Late(AnnealedImportance):
+    move = weight_after_move
+
+
+class Hot(AnnealedImportance):
+    move = move_at_old_beta
+
+
+class UpsideDown(AnnealedImportance):
+    move = weight_upside_down
+
+
+class AtOnce(Gibbs):
+    """Both sites are drawn given the old values."""
+
+    def move(self, state, noise, input):
+        each = [Gibbs.move(dataclasses.replace(self, sites=[i]), state, noise, input)[0].position[i] for i in (0, 1)]
+        after, info = Gibbs.move(self, state, noise, input)
+        return after._replace(position=jnp.stack(each)), info
+
+
+def rungs_of(annealing, sweep=Gibbs):
+    return partial(rung_of, kernel=lambda path, reverse: annealing(sweep(path, LEVELS), reverse))
+
+
 TWINS = [
     ("density.joint", "equal areas", {"histogram": EqualAreas}),
     ("density.marginal", "one count lost", {"histogram": OneRowShort}),
@@ -105,4 +207,29 @@ TWINS = [
     ("em.monotone", "regularised M step", {"mixture": regularised}),
     ("em.monotone", "half of the rows", {"mixture": half_the_rows}),
     ("em.monotone", "moment without covariance", {"factor": MomentWithoutCovariance}),
+    ("ebm.log_z", "sign of f", {"model": as_model(UphillModel)}),
+    ("ebm.gradient", "sign of f", {"model": as_model(UphillModel)}),
+    ("ebm.gibbs", "reference left out", {"model": as_model(ModelWithoutReference)}),
+    ("game.value", "one sweep from the data", {"actor": one_sweep_from_the_data}),
+    ("nce.posterior", "log ratio left out of the loss", {"loss": loss_without_log_ratio}),
+    ("nce.posterior", "noise counts once", {"loss": loss_without_ratio}),
+    ("nce.posterior", "noise without offset", {"loss": loss_with_one_offset}),
+    *(
+        (id, mistake, {"step": step_of(mistake)})
+        for id, mistakes in {
+            "langevin.limit.step": ("half the noise",),
+            "langevin.stationary": ("half forgotten", "score flipped", "root forgotten", "half the noise"),
+            "langevin.stationary.bias": ("half the noise",),
+        }.items()
+        for mistake in mistakes
+    ),
+    *(("mala.exact", mistake, {"kernel": adjusted_of(mistake)}) for mistake in ADJUSTED),
+    *(("hmc.reversible", mistake, {"kernel": orbit_of(mistake)}) for mistake in ORBIT[1:6]),
+    ("tempering.swap", "one β forgotten", {"probability": first_beta_forgotten}),
+    ("tempering.swap", "a position copied", {"swap": copied}),
+    ("annealing.ais", "weight after the move", {"rung": rungs_of(Late)}),
+    ("annealing.ais", "move at the β before", {"rung": rungs_of(Hot)}),
+    ("annealing.ais", "both sites at once", {"rung": rungs_of(AnnealedImportance, AtOnce)}),
+    ("annealing.crooks", "weight upside down", {"turned": rungs_of(UpsideDown)}),
+    ("annealing.crooks", "both sites at once", {"turned": rungs_of(AnnealedImportance, AtOnce)}),
 ]

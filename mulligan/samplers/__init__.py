@@ -1,0 +1,13 @@
+"""Part 4: kernels that sample. Each is ``init``, ``noise``, ``move`` and declares the law that it keeps.
+
+Path, at          path.py         π_β ∝ exp(β f) q: what tempering, annealing and every kernel is told to sample
+Point             point.py        a position with its log density and its score
+RandomWalk        metropolis.py   random-walk Metropolis, and the accept step that the adjusted kernels share
+Langevin, …       langevin.py     unadjusted, Metropolis-adjusted, underdamped, on minibatches
+HamiltonianMonteCarlo hmc.py      leapfrog trajectories of fixed or jittered length
+NoUTurn           nuts.py         BlackJAX's NUTS behind the contract
+warm_up, retune   adaptation.py   step size and diagonal scale from all chains together; reusable
+space, Space      positions.py    positions as pytrees with bounds ↔ z in R^d, with the Jacobian
+chance            chance.py       the normals and uniforms of one step
+Many, Thinned     many.py         many chains in one program; steps between two draws
+"""
