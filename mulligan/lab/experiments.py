@@ -2,7 +2,7 @@
 
 They are kept in the form of an identity (a left and a right side, an error, a verdict, planted mistakes), so that
 ``run_identity`` runs them and the tests see each of them fail.
-Experiments: ``density.curse``, ``mle.chasing``, ``cd.overshoot``.
+Experiments: ``density.curse``, ``mle.chasing``, ``cd.overshoot``; of chapters 7 and 8 ``hmc.smooth`` and ``tempering.slow``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
+from mulligan.lab import hamiltonian, tempering
 from mulligan.lab.contrastive import every_state, lattice_law, machine_of
 from mulligan.lab.identity import Check, Identity, excess, mean_and_error, monte_carlo, rounding
 from mulligan.lab.surrogates import THETAS, contrast, current_law, flat, several
@@ -190,4 +191,6 @@ EXPERIMENTS = (
         {"a step that is short enough": {"reach": 0.5}},
         "Hinton 2002",
     ),
+    *hamiltonian.EXPERIMENTS,
+    *tempering.EXPERIMENTS,
 )

@@ -34,7 +34,12 @@ STANDARD_ERRORS = 4.75  # two-sided false alarm 2e-6: a suite of 500 comparisons
 CHAPTERS: dict[int, tuple[str, ...]] = {
     1: ("mulligan.lab.counting", "mulligan.lab.consistency", "mulligan.lab.cause"),
     2: ("mulligan.lab.likelihood",),
+    3: ("mulligan.lab.energy", "mulligan.lab.matching"),
     4: ("mulligan.lab.surrogates", "mulligan.lab.contrastive", "mulligan.lab.ascent"),
+    5: ("mulligan.lab.game",),
+    6: ("mulligan.lab.noise_contrastive", "mulligan.lab.efficiency"),
+    7: ("mulligan.lab.langevin", "mulligan.lab.halves", "mulligan.lab.hamiltonian"),
+    8: ("mulligan.lab.tempering", "mulligan.lab.annealing"),
 }
 
 

@@ -77,7 +77,8 @@ def test_ids_and_chapters():
         key=[identity.id for c in CHAPTERS for identity in identities(c)].index,
     )
     assert len(EVERYTHING) == len(identities()) + len(EXPERIMENTS)
-    prefixes = {1: {"density"}, 2: {"mle"}, 4: {"cd", "em"}}
+    prefixes = {1: {"density"}, 2: {"mle"}, 3: {"ebm"}, 4: {"cd", "em"}, 5: {"game"}, 6: {"nce"}}
+    prefixes |= {7: {"langevin", "mala", "hmc"}, 8: {"tempering", "annealing"}}
     for identity in EVERYTHING.values():
         assert identity.id.split(".")[0] in prefixes[identity.chapter]
         assert identity.statement and identity.mutants
@@ -89,9 +90,15 @@ def test_the_theory_page_is_covered():
         *("density.joint", "density.marginal", "density.conditional", "density.factorization", "density.expectation"),
         *("density.consistency", "density.curse", "density.cause", "mle.kl", "mle.generalization", "mle.covering"),
         *("mle.chasing", "mle.projection", "cd.gradient", "cd.below", "em.above", "em.monotone", "cd.bias"),
+        *("ebm.log_z", "ebm.gradient", "ebm.matching", "ebm.gibbs", "ebm.stein"),
+        *("game.value", "game.wasserstein", "game.jensen_shannon", "nce.posterior", "nce.log_z", "nce.efficiency"),
+        *("langevin.limit", "langevin.stationary", "langevin.squeeze", "langevin.diffuse"),
+        *("mala.exact", "hmc.reversible", "hmc.smooth"),
+        *("tempering.slow", "tempering.swap", "annealing.ais", "annealing.crooks"),
     }
     assert promised <= set(EVERYTHING)
-    assert {"density.curse", "mle.chasing"} <= {experiment.id for experiment in EXPERIMENTS}
+    experiments = {"density.curse", "mle.chasing", "hmc.smooth", "tempering.slow"}
+    assert experiments <= {experiment.id for experiment in EXPERIMENTS}
 
 
 @pytest.mark.parametrize("call", [lambda: find_identity("density.jiont"), lambda: run_identity("density.jiont")])
@@ -103,7 +110,7 @@ def test_unknown_id_names_the_nearest(call):
 def test_unknown_mutant_names_those_there_are():
     with pytest.raises(UsageError, match="not divided by the cell's area"):
         run_identity("density.joint", mutant="none such")
-    with pytest.raises(UsageError, match="1, 2, 4"):
+    with pytest.raises(UsageError, match="1, 2, 3, 4, 5, 6, 7, 8"):
         identities(99)
 
 
