@@ -62,6 +62,8 @@ OPTIONS: dict[str, dict[str, str]] = {
     "histogram": {"bins": "12", "pseudo_count": "0.1"},
     "autoregressive": {"members": "1", "width": "32", "depth": "1", "parts": "8"},
     "flow": {"layers": "2", "width": "16", "bins": "8"},
+    "energy": {"width": "32", "depth": "2"},
+    "boltzmann": {"hidden": "6"},
 }
 
 
@@ -79,13 +81,14 @@ class Setting:
 
 PLANE = ("gaussian", "mixture", "kde", "histogram")
 LEARNED = ("autoregressive", "flow")
+TILTED = ("energy",)
 SETTINGS = (
-    Setting("eight-gaussians", "eight-gaussians", 2000, (*PLANE, *LEARNED)),
+    Setting("eight-gaussians", "eight-gaussians", 2000, (*PLANE, *LEARNED, *TILTED)),
     Setting("moons", "moons", 1000, PLANE),
     Setting("banana", "banana", 400, PLANE),
     Setting("rings", "rings", 1000, PLANE),
-    Setting("gaussian in 5-D", None, 500, ("gaussian", "mixture", "factor", "kde")),
-    Setting("ising-3x3", "ising-3x3", 1000, ("gaussian", "mixture", "factor", *LEARNED)),
+    Setting("gaussian in 5-D", None, 500, ("gaussian", "mixture", "factor", "kde", *TILTED)),
+    Setting("ising-3x3", "ising-3x3", 1000, ("gaussian", "mixture", "factor", *LEARNED, "boltzmann")),
     Setting("moons, rounded to 0.2", "moons", 1000, ("gaussian", "mixture", "histogram"), step=0.2),
     Setting("banana, each row 3 times", "banana", 1200, PLANE, copies=3),
 )

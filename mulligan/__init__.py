@@ -1,8 +1,8 @@
 """mulligan: every family of generative models behind one small contract, and numbers that say what they are.
 
 Reading order: ``catalog`` (what exists), ``quantity`` (what a number is), ``data`` (tables, codec, splits), ``core`` (what
-a model can do), ``loop`` (how anything iterative runs), ``targets`` (laws known exactly), ``models``, ``measures``,
-``learners``, ``families``, ``workbench`` (fit, compare, save), ``report`` (the scorecard), ``lab`` (identities).
+a model can do), ``loop`` (how anything iterative runs), ``targets`` (laws known exactly), ``models``, ``objectives``,
+``samplers``, ``measures``, ``learners``, ``families``, ``workbench`` (fit, compare, save), ``report`` (the scorecard), ``lab`` (identities).
 
 Importing this package loads neither JAX nor NumPy: names are looked up when they are first used.
 """
@@ -23,6 +23,8 @@ _HOME = {
     "Scorecard": "mulligan.workbench.comparison",
     "load": "mulligan.workbench.artifact",
     "law": "mulligan.targets.named",
+    "sample_density": "mulligan.workbench.density",
+    "DensitySamples": "mulligan.workbench.verdicts",
     "Quantity": "mulligan.quantity",
     "Table": "mulligan.data.table",
     "ReadOptions": "mulligan.data.table",

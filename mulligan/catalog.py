@@ -270,7 +270,7 @@ _FAMILIES = (
         ),
         options=(
             Option("hidden", "integer", None, "hidden units", 1, 4096),
-            Option("sampler_steps", "integer", 1, "Gibbs sweeps of the chains in a step", 1, 10_000),
+            Option("sampler_steps", "integer", None, "Gibbs sweeps of the chains in a step; by effort", 1, 10_000),
             Option("chains", "integer", None, "number of chains", 1, 100_000),
             *TRAINING,
         ),

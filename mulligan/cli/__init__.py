@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "fit": ("fit", "Fit one family and save it."),
     "sample": ("sample", "Draw new rows from a fitted model."),
     "log-prob": ("log_prob", "The log p of rows under a fitted model."),
+    "sample-density": ("sample_density", "Draw from any log density by several samplers, each with its verdict."),
     "show": ("show", "What a model folder holds and how it was made."),
     "doctor": ("doctor", "Versions, device, memory, write test: what this installation can do."),
 }

@@ -311,4 +311,4 @@ def _numbers(
 
 
 def _shown(rhat: float) -> str:
-    return f"{rhat:.2f}" if np.isfinite(rhat) else "infinite"
+    return (f"{rhat:.3f}" if rhat < 1.1 else f"{rhat:.2f}") if np.isfinite(rhat) else "infinite"
