@@ -30,6 +30,9 @@ format: $(VENV)/.linted
 bench: $(VENV)/.benched
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks.peers
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks.flows
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks.samplers
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks.contrastive
+	$(BIN)/python -m benchmarks.eight_schools
 
 # Do the stated 95 % intervals hold the truth 95 % of the time?
 calibration: $(VENV)/.tested
@@ -39,6 +42,8 @@ calibration: $(VENV)/.tested
 benchmarks: $(VENV)/.tested
 	$(BIN)/python -m benchmarks.tables
 	$(BIN)/python -m benchmarks.laws
+	$(BIN)/python -m benchmarks.energy
+	$(BIN)/python -m benchmarks.log_z
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mulligan needs Python 3.11 or newer; try: make demo PYTHON=python3.11")'

@@ -2,7 +2,8 @@
 
 Reading order: ``catalog`` (what exists), ``quantity`` (what a number is), ``data`` (tables, codec, splits), ``core`` (what
 a model can do), ``loop`` (how anything iterative runs), ``targets`` (laws known exactly), ``models``, ``objectives``,
-``samplers``, ``measures``, ``learners``, ``families``, ``workbench`` (fit, compare, save), ``report`` (the scorecard), ``lab`` (identities).
+``samplers``, ``measures``, ``learners``, ``families``, ``workbench`` (fit, compare, sample, save), ``report`` (the
+scorecard), ``lab`` (identities).
 
 Importing this package loads neither JAX nor NumPy: names are looked up when they are first used.
 """

@@ -3,6 +3,11 @@
 Identity, Check   identity.py     a statement, its evidence, and the planted mistakes that it must refuse
 chapter 1         counting.py     density.*: the joint by counting, and everything that the joint gives
 chapter 2         likelihood.py   mle.*: maximum likelihood and the two directions of KL
+chapter 3         energy.py       ebm.*: log Z and the gradient; matching.py: what is matched at the optimum
 chapter 4         surrogates.py   cd.*, em.*: contrastive divergence below, expectation-maximisation above
+chapter 5         game.py         game.*: actor and critic, Wasserstein, Jensen-Shannon
+chapter 6         noise_contrastive.py, efficiency.py  nce.*
+chapter 7         langevin.py, halves.py, hamiltonian.py  langevin.*, mala.*, hmc.*
+chapter 8         tempering.py, annealing.py  tempering.*, annealing.*
 [E]               experiments.py  phenomena measured with their error, which are not equations
 """

@@ -1,3 +1,3 @@
 """Kernels that learn, run by ``mulligan.loop.run`` like any sampler: ``expectation_maximisation``, started by
-``seeding``.
+``seeding``; ``gradient`` with its ``watches``; ``contrastive`` and ``boltzmann``, which keep chains in their state.
 """

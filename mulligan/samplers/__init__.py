@@ -9,5 +9,11 @@ NoUTurn           nuts.py         BlackJAX's NUTS behind the contract
 warm_up, retune   adaptation.py   step size and diagonal scale from all chains together; reusable
 space, Space      positions.py    positions as pytrees with bounds ↔ z in R^d, with the Jacobian
 chance            chance.py       the normals and uniforms of one step
+Gibbs, …          gibbs.py        single sites, sites moved by gradients, whole layers; states of q values
+AnnealedImportance annealing.py   AIS forward and in reverse, simulated annealing, annealed Langevin
+ParallelTempering tempering.py    chains at all β at once that exchange
+tune_ladder, climb ladder.py      rungs of equal rejection; reusable
+EvenStates        reference.py    the flat law on states, a reference
+SampledEnergy     sampled.py      independent draws of an energy-based model
 Many, Thinned     many.py         many chains in one program; steps between two draws
 """

@@ -8,5 +8,6 @@ GaussianHoles …  shapes.py      Gaussians in a ring or a grid, checkerboard, p
 DoubleWell       wells.py       two wells of unequal depth
 Moons, Rings …   curves.py      curves in the plane blurred by Gaussian noise
 Ising, Potts …   discrete.py    small lattices and the restricted Boltzmann machine, enumerated
+TransferMatrix   transfer.py    log Z and exact draws of Ising lattices up to ten sites wide
 law, draw_table  named.py       the laws by name, and tables drawn from them
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.catalog import FAMILIES, Brought, Effort, Family, find_family
+from mulligan.catalog import Brought, Effort, Family, find_family
 from mulligan.errors import FitError, MulliganError, UsageError
 from mulligan.families.recipe import Outcome
 from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error
@@ -22,6 +22,7 @@ from mulligan.report.html import write_html
 from mulligan.report.reading import reading
 from mulligan.report.writing import to_markdown, write_json, write_whole
 from mulligan.workbench.assessment import Evidence, assess, failed_row
+from mulligan.workbench.choosing import canonical, families_for
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.fitting import Timing, fit_prepared, reproduction, unhealthy
 from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
@@ -112,14 +113,14 @@ def compare(
     talk = talk or Talk()
     if seeds < 1:
         raise UsageError(f"seeds is {seeds}; expected a whole number from 1")
-    named = _canonical(families) if families is not None else None
+    named = canonical(families) if families is not None else None
     known = {entry.name: entry for entry, _ in (named or {}).values()}
     parsed = {known.get(name) or find_family(name)[0]: dict(given) for name, given in (options or {}).items()}
     for entry, given in parsed.items():
         entry.parse_options(given)
     opened = open_table(table)
     prepared = prepare(opened, seed, None if test is None else open_rows(test, opened.schema))
-    chosen, notes = _chosen(prepared, named, force)
+    chosen, notes = families_for(prepared, named, force)
     for text in notes:
         talk.warn(text)
     prepared.notes = (*prepared.notes, *notes)
@@ -157,51 +158,6 @@ def compare(
             "no family could be fitted", why="; ".join(f"{r['family']}: {r['reason']}" for r in comparison.rows)
         )
     return card
-
-
-def _canonical(names: Sequence[str | Brought]) -> dict[str, tuple[Family, str | None]]:
-    """Families by their own names (an alias is the same family); UsageError where one is named twice."""
-    found: dict[str, tuple[Family, str | None]] = {}
-    for name in names:
-        family, variant = find_family(name)
-        label = family.name if variant is None else f"{family.name}:{variant}"
-        if label in found:
-            raise UsageError(f"{label} is named twice ({name})", why="The test rows are read once a family")
-        found[label] = (family, variant)
-    return found
-
-
-def _chosen(
-    prepared: Prepared, named: Mapping[str, tuple[Family, str | None]] | None, force: bool
-) -> tuple[dict[str, tuple[Family, str | None]], list[str]]:
-    """Which families run, and sentences on those that do not."""
-    notes, left_out = [], []  # the second: what nobody would expect here is noted, not warned of
-    dim = prepared.codec.dim
-    if named is not None:
-        chosen = dict(named)
-    else:
-        chosen = {}
-        for family in FAMILIES.values():
-            if family.most_columns is not None and dim > family.most_columns:
-                notes.append(
-                    f"{family.name} was left out: it takes {family.most_columns} encoded columns, here are {dim}"
-                )
-            elif family.binary_only and any(c.kind != "binary" for c in prepared.table.schema.modelled):
-                left_out.append(family.name)
-            elif family.in_compare:
-                chosen[family.name] = (family, None)
-    few = prepared.few_rows
-    if few and not force:
-        kept = {name: pair for name, pair in chosen.items() if pair[0].baseline}
-        left = ", ".join(name for name in chosen if name not in kept)
-        if left:
-            notes.append(f"{few}; only {', '.join(kept) or 'nothing'} fitted, --force fits the rest ({left})")
-        chosen = kept
-    if left_out:
-        prepared.notes = (*prepared.notes, f"{', '.join(left_out)} left out: of binary columns only")
-    if not chosen:
-        raise UsageError("no family is left to compare", do="--force")
-    return chosen, notes
 
 
 @dataclass

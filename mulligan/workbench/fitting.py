@@ -99,19 +99,9 @@ def fit(
         asked |= {"steps": steps, "seed": seed, **{f"option {name}": value for name, value in chosen.items()}}
         checkpoints = open_checkpoints(checkpoint, asked, prepared, resume=resume, command=command, talk=talk)
     talk.family_begins(entry.name if variant is None else f"{entry.name}:{variant}", 1, 1)
-    fitted, outcome, timing = fit_prepared(
-        prepared,
-        entry,
-        variant,
-        chosen,
-        seed=seed,
-        effort=effort,
-        budget=budget,
-        steps=steps,
-        talk=talk,
-        checkpoints=checkpoints,
-        watch=callbacks,
-    )
+    how = {"seed": seed, "effort": effort, "budget": budget, "steps": steps, "talk": talk}
+    made = fit_prepared(prepared, entry, variant, chosen, **how, checkpoints=checkpoints, watch=callbacks)  # type: ignore[arg-type]
+    fitted, outcome, timing = made
     row = None if outcome.failed else assess(fitted, outcome, timing, prepared, seed)[0]
     fitted.card.update(
         **({} if row is None else {"row": row}),

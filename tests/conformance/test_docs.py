@@ -58,7 +58,7 @@ def test_the_page_of_a_family_names_all_its_options(page):
 FILES = [
     "mulligan/models/logistic_mixture.py",
     "mulligan/families/logistic_mixture.py",
-    "mulligan/catalog.py",
+    "mulligan/catalog/trained.py",
     "tests/recovery/test_logistic_mixture.py",
 ]
 
