@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import tempfile
 
 import pytest
+
+
+def pytest_configure(config):
+    """The test processes share what they compile, in a folder that ends with the run: compilation is most of their time."""
+    if hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="mulligan-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_addoption(parser):

@@ -207,7 +207,7 @@ def test_tempering_finds_all_holes_of_the_grid_and_langevin_does_not(seed):
 # --- eight schools ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ["nuts", "hmc"])
+@pytest.mark.parametrize("sampler", [pytest.param("nuts", marks=pytest.mark.slow), "hmc"])
 def test_eight_schools(sampler, seed):
     """A pytree with tau > 0, against the published means, within 4 combined standard errors and .3."""
     result = eight_schools.sample(sampler, chains=16, draws=600, warm_up=400, seed=seed)
