@@ -72,7 +72,7 @@ def find_log_z(chains: SampledEnergy, dim: int, seed: int) -> tuple[SampledEnerg
 
 
 def with_chains(model: EnergyModel, seed: int) -> tuple[SampledEnergy, list[str]]:
-    """The model with chains tuned to it, and sentences where their draws are not to be trusted without a look.
+    """The model with chains tuned to it, and sentences on what they do, and on what is not to be trusted without a look.
 
     The step size halves or grows until adjusted Langevin accepts about .57; the number of rounds is such that what is left
     of the start is below 1e-3, if that is affordable.
@@ -87,6 +87,10 @@ def with_chains(model: EnergyModel, seed: int) -> tuple[SampledEnergy, list[str]
     notes = []
     needed = math.log(LEFT) / math.log(max(1e-9, 1 - min(jumps, 0.999)))
     rounds = next((size for size in (4, 8, 16, 32) if size >= needed), 32)
+    notes.append(
+        f"draws: {rounds} rounds, of which {jumps:.0%} jump to a fresh draw of the reference; "
+        f"adjusted Langevin accepts {acceptance:.0%}"
+    )
     if needed > rounds:
         betas = tuple(np.linspace(0.0, 1.0, RUNGS + 1)[1:])
         left = (1 - jumps) ** rounds
