@@ -61,7 +61,8 @@ PLANS: dict[str, dict[Effort, tuple[Plan, Plan]]] = {
         "thorough": (Plan(20_000, rate=3e-3, patience=30), Plan(4000, rate=3e-3)),
     },
 }
-DECAYS = (0.1, 3.0, 30.0)
+SMALL_DECAYS = (0.1, 3.0, 30.0)
+LARGE_DECAYS = {"nce": (0.01,), "mle": (0.1,), "score-matching": (0.1,)}  # more would round the edges of a sharp law
 SIGMAS = (0.05, 0.02, 0.1)  # of denoising, in standardised units: the model is blurred by that much
 CHAINS: dict[Effort, int] = {"quick": 128, "standard": 512, "thorough": 1024}
 NEGATIVES: dict[str, tuple[Start, tuple[float, ...]]] = {
@@ -245,7 +246,7 @@ def _objectives(design: Design) -> list[tuple[str, Objective]]:
 def _decays(design: Design, small: bool) -> tuple[float, ...]:
     if design.decay is not None:
         return (design.decay,)
-    return (DECAYS if small else DECAYS[:1])[: 1 if design.effort == "quick" else None]
+    return (SMALL_DECAYS if small else LARGE_DECAYS[design.variant])[: 1 if design.effort == "quick" else None]
 
 
 def _build(

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from mulligan.core import Kernel, Law
 from mulligan.errors import UsageError
+from mulligan.samplers.chance import chance
 from mulligan.samplers.path import LogDensity
 from mulligan.samplers.point import Point, accept
 
@@ -106,7 +107,7 @@ class Gibbs(Kernel):
 
     def noise(self, key: PRNGKeyArray, state: Sites) -> Array:
         """One uniform for each site (n,)."""
-        return jax.random.uniform(key, state.position.shape, state.position.dtype)
+        return chance(key, 0, state.position.size, state.position.dtype)[1]
 
     def move(self, state: Sites, noise: Array, input: Any) -> tuple[Sites, SiteMove]:
         """One sweep."""
@@ -302,7 +303,7 @@ class BlockGibbs(Kernel):
     def noise(self, key: PRNGKeyArray, state: Sites) -> tuple[Array, Array]:
         """A uniform for each hidden unit (m,) and for each visible one (n,)."""
         n, m = state.position.size, self.log_density.c.size
-        u = jax.random.uniform(key, (m + n,), state.position.dtype)
+        u = chance(key, 0, m + n, state.position.dtype)[1]
         return u[:m], u[m:]
 
     def move(self, state: Sites, noise: tuple[Array, Array], input: Any) -> tuple[Sites, SiteMove]:
