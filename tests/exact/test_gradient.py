@@ -261,9 +261,9 @@ def test_the_best_average_on_select_is_kept():
     assert set(trained.history) == {"train", "gradient_norm", "select"}
     assert all(len(curve) == trained.step for curve in trained.history.values())
     state = run(
-        gradient._kernel(squares, layer(), rows(), PLAN),
+        gradient.plain_descent(squares, layer(), rows(), PLAN),
         jax.random.key(1),
-        gradient._kernel(squares, layer(), rows(), PLAN).init(jax.random.key(1), layer()),
+        gradient.plain_descent(squares, layer(), rows(), PLAN).init(jax.random.key(1), layer()),
         trained.best_step,
         inputs=PLAN.inputs(50, 1),
         capacity=CAPACITY,
