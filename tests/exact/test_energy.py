@@ -18,6 +18,7 @@ from saboteurs.contrasts import CONTRASTS, NOISES
 from scipy.stats import norm
 
 import mulligan as mg
+from mulligan.checkpoints import Checkpoints
 from mulligan.cli import main
 from mulligan.data.table import Table
 from mulligan.errors import FitError
@@ -357,3 +358,28 @@ def test_a_failed_training_is_a_row_of_a_comparison_and_an_error_with_its_model(
     with pytest.raises(FitError, match="stand still") as raised:
         mg.fit(table, "energy:mle", effort="quick", **options["energy"])
     assert np.isfinite(raised.value.fitted.log_prob(table)).all()
+
+
+class Killed(Exception):
+    """As if the process had ended."""
+
+
+@pytest.mark.parametrize("family", ["energy:mle", "boltzmann:pcd"])
+def test_a_training_with_chains_goes_on_bit_for_bit(family, tmp_path, monkeypatch):
+    """The chains are part of what a checkpoint holds: killed at a look, the fit ends in the bits of one that was not."""
+    monkeypatch.setattr(Checkpoints, "due", lambda self, name: True)
+    table = mg.read("rbm-6x4" if family.startswith("boltzmann") else "moons").rows(slice(0, 500))
+    options = {"effort": "quick", "steps": 100, "chains": 16, "seed": 3}
+
+    def kill(step, model, history):
+        if step >= 75:
+            raise Killed
+
+    kill.every = 25
+    with pytest.raises(Killed):
+        mg.fit(table, family, checkpoint=tmp_path / "resume", watch=kill, **options)
+    resumed = mg.fit(table, family, checkpoint=tmp_path / "resume", resume=True, **options)
+    whole = mg.fit(table, family, **options)
+    assert any("resumed" in line for line in resumed.card["row"]["health"])
+    assert np.array_equal(resumed.log_prob(table), whole.log_prob(table))
+    assert np.array_equal(resumed.history["train"], whole.history["train"])
