@@ -59,7 +59,8 @@ class Learning:
 
     A family whose log p needs more than its weights has ``normalise(model, careful) -> model``, which is asked before rows
     are scored (careful: for a choice, not at a look). One that is no plain gradient descent has ``learner(model, plan)``,
-    and ``health(plan)`` are the watches of it.
+    and ``health(plan)`` are the watches of it. ``judge(model, careful)``, higher is better, is in place of mean log p of the
+    select rows where that costs too much at each look (not careful), or does not exist; ``criterion`` names it.
     """
 
     name: str
@@ -71,6 +72,14 @@ class Learning:
     normalise: Callable[[Any, bool], Any] = lambda model, careful: model
     learner: Callable[[Any, Plan], Learner] | None = None
     health: Callable[[Plan], Sequence[Watch]] = lambda plan: ()
+    judge: Callable[[Any, bool], float] | None = None
+    criterion: str = "log p of the select rows"
+
+    def judged(self, model: Any, rows: Encoded, careful: bool) -> float:
+        """How good a (normalised) model is on select rows."""
+        if self.judge is not None:
+            return self.judge(model, careful)
+        return float(np.mean(row_log_prob(model, rows)))
 
     def learner_of(self, model: Any, plan: Plan) -> Learner | None:
         """The kernel that trains a model, None for plain gradient descent."""
@@ -82,7 +91,7 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
     looked_at = learning.select.thinned(LOOKED_AT)
 
     def look(model: Any) -> float:
-        return float(np.mean(row_log_prob(learning.normalise(model, False), looked_at)))
+        return learning.judged(learning.normalise(model, False), looked_at, False)
 
     cap = _affordable_steps(fitting, learning, look)
     seconds = None if fitting.budget is None else OVERRUN * fitting.budget
@@ -110,9 +119,9 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
         )
         allowance.spend(trained.run)
         model = learning.normalise(trained.model, True)
-        score = float(np.mean(row_log_prob(model, learning.select)))
+        score = learning.judged(model, learning.select, True)
         choices.append({"option": candidate.option, "select": score, "bic": None})
-        health += _health(trained, candidate.option)
+        health += _health(trained, candidate.option, learning.criterion)
         if not np.isnan(score):
             tried.append((trained.failed is None, score, model, trained))
         overfitted = trained.best_step <= OVERFITTED * plan.steps
@@ -122,7 +131,7 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
         if overfitted and place == 0:
             longest = min(longest, max(LEAST_STEPS, LONGER * trained.best_step))
     if not tried:
-        raise FitError(f"{learning.name}: log p of the select rows is NaN", why="; ".join(health[:3]))
+        raise FitError(f"{learning.name}: {learning.criterion} is NaN", why="; ".join(health[:3]))
     if fitting.checkpoints is not None and fitting.checkpoints.failure:
         health.append(fitting.checkpoints.failure)
     _, _, model, best = max(tried, key=lambda found: found[:2])
@@ -183,7 +192,7 @@ def _remembered(fitting: Fitting, measure: Callable[[], int]) -> int:
     return steps
 
 
-def _health(trained: Trained, option: str) -> list[str]:
+def _health(trained: Trained, option: str, criterion: str) -> list[str]:
     """Sentences on a run that did not end well."""
     lines = []
     if trained.failed is not None:
@@ -193,5 +202,5 @@ def _health(trained: Trained, option: str) -> list[str]:
     elif trained.run.stopped and trained.run.stopped.startswith("budget"):
         lines.append(f"{trained.run.stopped}: the machine became slower, and the fit with --steps will differ")
     if trained.best_step == 0:
-        lines.append(f"{option}: no step improved log p of the select rows")
+        lines.append(f"{option}: no step improved {criterion}")
     return lines
