@@ -35,13 +35,14 @@ class Density(eqx.Module):
     """Has a log density that is promised to be normalised; ``kind`` says how it is known.
 
     ``kind`` is a class variable, or a static field where it depends on the model. A model of kind ``estimate`` knows log Z
-    to a standard error, ``log_z_stderr``, which all its rows share.
+    to a standard error, ``log_z_stderr``, which all its rows share. For one of kind ``lower bound`` log_prob is a number
+    below log p in expectation over draws that are hashed from x: deterministic, and independent from row to row.
     """
 
     if TYPE_CHECKING:  # a type checker takes an AbstractVar for a field of every density
-        kind: ClassVar[Literal["exact", "numeric", "estimate"]]
+        kind: ClassVar[Literal["exact", "numeric", "estimate", "lower bound"]]
     else:
-        kind: eqx.AbstractVar[Literal["exact", "numeric", "estimate"]]
+        kind: eqx.AbstractVar[Literal["exact", "numeric", "estimate", "lower bound"]]
 
     @abstractmethod
     def log_prob(self, x: Array, given: Array | None = None) -> Float[Array, ""]:

@@ -100,6 +100,36 @@ def none(note: str, unit: str = "") -> Quantity:
     return Quantity(None, "none", unit=unit, note=note)
 
 
+def bits_per_dimension(log_prob: Quantity, dim: int) -> Quantity:
+    """Mean log p of pictures of ``dim`` numbers as bits per dimension, −log₂ p/dim: lower is better.
+
+    A lower bound of log p is an upper bound of it; the ends of the intervals change places.
+
+    >>> print(bits_per_dimension(Quantity(-64.0, "exact", -65.0, -63.0, stderr=0.5, n=9), 64))
+    1.443 ± 0.011 bits/dim, exact
+    """
+    if log_prob.value is None:
+        return none(log_prob.note, "bits/dim")
+    by = -1.0 / (dim * math.log(2.0))
+
+    def turned(number: float | None) -> float | None:
+        return None if number is None else number * by
+
+    kinds: dict[Kind, Kind] = {"lower bound": "upper bound", "upper bound": "lower bound"}
+    return Quantity(
+        log_prob.value * by,
+        kinds.get(log_prob.kind, log_prob.kind),
+        turned(log_prob.high),
+        turned(log_prob.low),
+        None if log_prob.stderr is None else log_prob.stderr * -by,
+        log_prob.n,
+        "bits/dim",
+        log_prob.note,
+        turned(log_prob.method_high),
+        turned(log_prob.method_low),
+    )
+
+
 def mean_of_rows(
     values: np.ndarray,
     kind: Kind,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mulligan.data.table import ReadOptions
 
 Missing = Literal["refuse", "drop"]
+Binarise = Literal["half", "draw"]
 Listed = list[str] | None
 
 
@@ -58,6 +59,17 @@ class FileFlags:
     format: Annotated[
         str | None, _option("--format", metavar="FORMAT", help="csv, parquet, npy or npz (told by the first bytes).")
     ] = None
+    resize: Annotated[
+        int | None, _option("--resize", metavar="N", min=1, help="Pictures: the middle square, as N x N pixels.")
+    ] = None
+    grey: Annotated[bool, _option("--grey", help="Pictures: colour read as grey.")] = False
+    binarise: Annotated[
+        Binarise | None,
+        _option("--binarise", help="Pictures: two levels, white from half on, or drawn with the brightness."),
+    ] = None
+    levels: Annotated[
+        int | None, _option("--levels", metavar="N", min=2, max=256, help="Pictures: levels of a pixel, if not 256.")
+    ] = None
 
     def options(self, seed: int = 0) -> ReadOptions:
         """The ``ReadOptions`` that these flags mean; ``seed`` draws the rows of ``--rows``."""
@@ -72,6 +84,10 @@ class FileFlags:
             missing=self.missing,
             rename=pairs(self.rename, "--rename", "NEW"),
             seed=seed,
+            resize=self.resize,
+            grey=self.grey,
+            binarise=self.binarise,
+            levels=self.levels,
         )
 
 

@@ -66,10 +66,11 @@ def _read(source: str, schema: Any, reading: FileFlags, data_seed: int) -> tuple
 
     Where rows were dropped the other columns are left out: they no longer stand beside their rows.
     """
+    from mulligan.data.images import are_pictures
     from mulligan.workbench.sources import open_rows
 
     options = reading.options()
-    if not Path(source).exists():
+    if not Path(source).exists() or are_pictures(source):
         return open_rows(source, schema, options, data_seed=data_seed), {}
     from mulligan.data.reading import read_file
 

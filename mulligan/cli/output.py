@@ -105,12 +105,13 @@ def check_folder(folder: Path, *, overwrite: bool, ours: Callable[[Path], bool] 
     _check_place(folder, folder if folder.is_dir() else folder.parent)
 
 
-def check_file(path: Path | None, *, overwrite: bool) -> None:
-    """Before any work: a table can be written to this path. Raises UsageError and SetupError."""
+def check_file(path: Path | None, *, overwrite: bool, suffixes: tuple[str, ...] = TABLE_SUFFIXES) -> None:
+    """Before any work: a file with one of these extensions can be written. Raises UsageError and SetupError."""
     if path is None:
         return
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise UsageError(f"-o is {path}", "the extension says the format", do=f"-o {path.stem}.csv, .parquet or .npy")
+    if path.suffix.lower() not in suffixes:
+        listed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise UsageError(f"-o is {path}", "the extension says the format", do=f"-o {path.stem}{listed}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder", do=f"-o {path}/new.csv")
     if path.exists() and not overwrite:
@@ -141,18 +142,27 @@ def write_table(columns: Mapping[str, Any], array: Any = None, path: Path | None
         sys.stdout.write(_as_text(frame).write_csv())
         sys.stdout.flush()
         return
+
+    def fill(file: Any) -> None:
+        if path.suffix.lower() == ".npy":
+            import numpy as np
+
+            np.save(file, array, allow_pickle=False)
+        elif path.suffix.lower() == ".parquet":
+            frame.write_parquet(file)
+        else:
+            _as_text(frame).write_csv(file)
+
+    write_whole(path, fill)
+
+
+def write_whole(path: Path, fill: Callable[[Any], Any]) -> None:
+    """A file that ``fill`` writes, beside its place and then renamed. Raises SetupError where it cannot be written."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
-            if path.suffix.lower() == ".npy":
-                import numpy as np
-
-                np.save(file, array, allow_pickle=False)
-            elif path.suffix.lower() == ".parquet":
-                frame.write_parquet(file)
-            else:
-                _as_text(frame).write_csv(file)
+            fill(file)
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)

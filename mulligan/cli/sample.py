@@ -9,16 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from mulligan.cli.flags import Common, FileFlags, Output, Overwrite, Seed, pairs, takes_flags
-from mulligan.cli.output import check_file, say_json, tell, write_table
+from mulligan.cli.output import TABLE_SUFFIXES, check_file, say_json, tell, write_table, write_whole
 from mulligan.cli.tables import ModelArgument, open_model
 from mulligan.errors import UsageError
 
 HELP = """\
 The same columns as came in, as valid rows. CSV on stdout unless -o names a file; its extension says the format (.csv,
-.parquet, or .npy for an array)."""
+.parquet, or .npy for an array). A model of pictures also writes .png, many pictures on one sheet."""
 Number = Annotated[
     int | None,
-    typer.Option("-n", "--number", metavar="N", min=1, help="How many rows (1000, or those of --given FILE)."),
+    typer.Option(
+        "-n",
+        "--number",
+        metavar="N",
+        min=1,
+        help="How many rows (1000; 64 on a sheet; or those of --given FILE).",
+    ),
 ]
 Given = Annotated[
     list[str] | None,
@@ -28,7 +34,7 @@ Given = Annotated[
         help="Values of the columns that a model of p(others | given) takes, or a file with them, used row by row.",
     ),
 ]
-ROWS = 1000
+ROWS, ON_A_SHEET = 1000, 64
 
 
 @takes_flags
@@ -46,22 +52,30 @@ def verb(
     from mulligan.cache import use_cache
     from mulligan.data.table import Table
 
-    check_file(output, overwrite=overwrite)
+    check_file(output, overwrite=overwrite, suffixes=(*TABLE_SUFFIXES, ".png"))
     fitted = open_model(model)
-    as_array = output is not None and output.suffix.lower() == ".npy"
+    as_array, as_sheet = (output is not None and output.suffix.lower() == end for end in (".npy", ".png"))
     if as_array:
         _require_numbers(fitted.schema)
+    if as_sheet and fitted.schema.image is None:
+        raise UsageError(f"-o is {output}", f"{fitted.label} is no model of pictures", do="-o new.csv")
     known = None if given is None else _known(given, fitted, reading)
     use_cache()
-    rows = fitted.sample(ROWS if n is None and not isinstance(known, Table) else n, seed=seed, given=known)
+    some = ON_A_SHEET if as_sheet else ROWS
+    rows = fitted.sample(some if n is None and not isinstance(known, Table) else n, seed=seed, given=known)
     for note in known.notes if isinstance(known, Table) else ():
         tell(f"note   {note}", quiet=common.quiet)
-    n, columns = len(rows), rows.to_dict()
+    n = len(rows)
+    columns = {} if as_sheet else rows.to_dict()
     if output is not None:
-        write_table(columns, _array(columns) if as_array else None, output)
-        name = shlex.quote(str(output))
-        tell(f"{output}   {n:,} rows x {len(columns)} columns, seed {seed}", quiet=common.quiet)
-        tell(f"Next:  mulligan look {name}", quiet=common.quiet)
+        if as_sheet:
+            _write_sheet(rows, output)
+        else:
+            array = (_array(columns) if rows.schema.image is None else _pictures(rows)) if as_array else None
+            write_table(columns, array, output)
+        tell(f"{output}   {rows.size_words}, seed {seed}", quiet=common.quiet)
+        name = shlex.quote(str(model if as_sheet else output))
+        tell(f"Next:  mulligan {'show' if as_sheet else 'look'} {name}", quiet=common.quiet)
     if common.json:
         saved = {"output": str(output)} if output is not None else {"columns": columns}
         say_json({"model": str(model), "family": fitted.label, "rows": n, "seed": seed, **saved})
@@ -97,6 +111,20 @@ def _require_numbers(schema: Any) -> None:
     text = next((column.name for column in schema.columns if column.output == "text" and column.kind != "label"), None)
     if text is not None:
         raise UsageError(f"{text!r} is text", "an npy file holds numbers", do="-o new.csv or -o new.parquet")
+
+
+def _write_sheet(rows: Any, output: Path) -> None:
+    """All pictures side by side as one PNG file."""
+    from mulligan.report.png import png_bytes, sheet
+
+    data = png_bytes(sheet(rows.pictures, rows.schema.image.levels))
+    write_whole(output, lambda file: file.write(data))
+
+
+def _pictures(rows: Any) -> Any:
+    """uint8 (rows, height, width), with channels as a last axis where there are several."""
+    pictures = rows.pictures
+    return pictures[..., 0] if pictures.shape[3] == 1 else pictures
 
 
 def _array(columns: dict[str, Any]) -> Any:

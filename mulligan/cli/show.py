@@ -54,6 +54,8 @@ def next_command(fitted: Any, folder: str) -> str:
     """What one does with a fitted model."""
     name = shlex.quote(folder) + _example(fitted)
     scores = "" if fitted.log_prob_kind == "none" else f"     mulligan log-prob {shlex.quote(folder)} more.csv"
+    if fitted.schema.image is not None:
+        return f"mulligan sample {name} -n 64 -o new.png{scores.replace('more.csv', 'MORE')}"
     return f"mulligan sample {name} -n 1000 -o new.csv{scores}"
 
 
@@ -85,6 +87,10 @@ def _data(data: dict[str, Any]) -> str:
     sha = data.get("sha256")
     kinds = Counter(column["kind"] for column in data["columns"])
     held = " + ".join(f"{number} {kind}" for kind, number in kinds.items())
+    if data.get("image"):
+        from mulligan.data.table import ImageShape
+
+        held = ImageShape(**data["image"]).words
     return f"{data['name']}{f' sha256 {sha[:4]}..{sha[-2:]}' if sha else ''}, {data['rows']:,} rows, {held}"
 
 
@@ -98,7 +104,12 @@ def _quality(row: dict[str, Any]) -> list[tuple[str, str]]:
     from mulligan.quantity import Quantity
 
     found = []
-    for key, head in (("log_prob", "test"), ("truth_gap", "truth gap"), ("two_sample_auc", "AUC")):
+    for key, head in (
+        ("log_prob", "test"),
+        ("bits_per_dim", ""),
+        ("truth_gap", "truth gap"),
+        ("two_sample_auc", "AUC"),
+    ):
         if row.get(key):
             found.append((head, str(Quantity.from_json(row[key]))))
     if row.get("holes"):

@@ -47,7 +47,7 @@ def open_test(source: str | None, table: Table, reading: Reading, training: Trai
 
 def announce(table: Table, talk: Any) -> None:
     """What came in and what was done to it, before anything is trained."""
-    talk.note(f"{table.source.name}   {len(table):,} rows x {len(table.schema.columns)} columns")
+    talk.note(f"{table.source.name}   {table.size_words}")
     shown = table.notes[:NOTES]
     for text in shown:
         talk.note(f"note   {text}")

@@ -42,8 +42,14 @@ def load(name: str) -> Frame:
 
 
 def read_table(name: str, options: ReadOptions | None = None) -> Table:
-    """A named table, inspected; ``penguins`` with ``missing="drop"``, for the table is ours (its note says so)."""
+    """A named table, inspected; ``penguins`` with ``missing="drop"``, for the table is ours (its note says so), ``digits``
+    as pictures."""
     options = options or ReadOptions()
+    if name == "digits":
+        from mulligan.data.images import read_pictures
+        from mulligan.data.pixels import picture_table
+
+        return picture_table(read_pictures(_digit_pictures(), replace(options, levels=17), "digits"))
     frame = load(name)
     if name == "penguins" and options.missing == "refuse":
         note = (
@@ -75,11 +81,17 @@ def _diabetes() -> Frame:
 
 
 def _digits() -> Frame:
-    from sklearn.datasets import load_digits
-
-    pixels = load_digits().data.astype(np.int64)
+    pixels = _digit_pictures().reshape(-1, 64).astype(np.int64)
     names = [f"p{row}{column}" for row in range(8) for column in range(8)]
     return from_object(dict(zip(names, pixels.T)), name="digits")
+
+
+def _digit_pictures() -> np.ndarray:
+    """1 797 pictures of 8 x 8 pixels with 17 grey levels: counts of dark pixels in blocks of 4 x 4 (Alpaydin and Kaynak
+    1998)."""
+    from sklearn.datasets import load_digits
+
+    return load_digits().images.astype(np.uint8)
 
 
 def _sklearn(name: str, target: dict[str, bool]) -> Frame:

@@ -25,9 +25,10 @@ import numpy as np
 from mulligan.data.draws import row_uniforms
 from mulligan.data.grid import has_cells, neighbours, snap, transform, untransform
 from mulligan.data.support import outside_support, support
-from mulligan.data.table import Column, Schema, Table
+from mulligan.data.table import Column, ImageShape, Schema, Table
 
 SCORING_DRAWS = 16
+MOST_DRAWN = 1024  # numbers that are drawn to score one picture
 _HALF_LOG_2PI = 0.9189385332046727
 _EDGE = 1e-9  # keeps a draw strictly inside its cell
 _CAP_MARGIN = 1e-3  # of a continuous cap's cell, left free at the end of the support, where a transform has no bound
@@ -107,12 +108,15 @@ class Codec:
     def encode(self, values: np.ndarray, draws: int | None = None, salt: int | np.ndarray = 0) -> Encoded:
         """Points (n, m, d) and log-Jacobians (n, m) of rows (n, columns).
 
-        m is ``draws`` (16 unless told) where anything is dequantised, else 1. The draws depend on the row's values and
-        on ``salt`` only, which is one integer or one a row (n,): training gives equal rows different draws.
+        m is ``draws`` (16 unless told; fewer for pictures of more than 64 pixels) where anything is dequantised, else 1.
+        The draws depend on the row's values and on ``salt`` only, which is one integer or one a row (n,): training gives
+        equal rows different draws.
         """
         values = np.asarray(values, np.float64)
-        m = (draws or SCORING_DRAWS) if self.dequantises else 1
+        m = (draws or self._scoring_draws) if self.dequantises else 1
         uniforms = row_uniforms(values, m, self.dim, salt) if self.dequantises else None
+        if uniforms is not None and self.schema.image is not None and self.schema.image.levels > 2:
+            return self._encode_pixels(values, uniforms)
         points = np.empty((len(values), m, self.dim))
         log_jacobian = np.zeros((len(values), m))
         for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
@@ -125,9 +129,24 @@ class Codec:
             log_jacobian += extra
         return Encoded(points, log_jacobian)
 
+    @property
+    def _scoring_draws(self) -> int:
+        """16; fewer for large pictures, where further draws cost much and tighten the bound by little."""
+        return SCORING_DRAWS if self.schema.image is None else max(1, min(SCORING_DRAWS, MOST_DRAWN // self.dim))
+
+    def _encode_pixels(self, values: np.ndarray, uniforms: np.ndarray) -> Encoded:
+        """All columns at once, for those of a picture: each level owns an interval of width 1. Overwrites ``uniforms``."""
+        mean, scale = np.array([(part.mean, part.scale) for part in self.parts]).T
+        uniforms += (values - 0.5 - mean)[:, None, :]
+        uniforms /= scale
+        return Encoded(uniforms, np.full(uniforms.shape[:2], -np.log(scale).sum()))
+
     def decode(self, points: np.ndarray) -> np.ndarray:
         """Valid rows (n, columns) from points (n, d)."""
         points = np.asarray(points, np.float64)
+        if self.schema.image is not None and self.schema.image.levels > 2:
+            mean, scale = np.array([(part.mean, part.scale) for part in self.parts]).T
+            return np.clip(np.rint(points * scale + mean), 0.0, self.schema.image.levels - 1.0) + 0.0
         rows = np.empty((len(points), len(self.parts)))
         for j, (column, part) in enumerate(zip(self.schema.modelled, self.parts)):
             place = points[:, part.start : part.start + part.width]
@@ -150,7 +169,8 @@ class Codec:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain numbers and strings, for ``schema.json``."""
         columns = [asdict(column) for column in self.schema.columns]
-        return {"columns": columns, "parts": [asdict(part) for part in self.parts]}
+        image = {} if self.schema.image is None else {"image": asdict(self.schema.image)}
+        return {"columns": columns, "parts": [asdict(part) for part in self.parts], **image}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Codec:
@@ -159,13 +179,16 @@ class Codec:
         def column(entry: dict[str, Any]) -> Column:
             return Column(**{**entry, "atoms": tuple(entry["atoms"]), "levels": tuple(entry["levels"])})
 
-        schema = Schema(tuple(column(entry) for entry in fields["columns"]))
+        image = ImageShape(**fields["image"]) if "image" in fields else None
+        schema = Schema(tuple(column(entry) for entry in fields["columns"]), image)
         parts = tuple(Part(**{**entry, "shares": tuple(entry["shares"])}) for entry in fields["parts"])
         return cls(schema, parts)
 
 
 def fit_codec(train: Table) -> Codec:
     """The codec of a table's schema, standardised by these (training) rows."""
+    if train.schema.image is not None and train.schema.image.levels > 2:
+        return Codec(train.schema, _pixel_parts(train.values))
     parts: list[Part] = []
     start = 0
     for j, column in enumerate(train.schema.modelled):
@@ -173,6 +196,15 @@ def fit_codec(train: Table) -> Codec:
         parts.append(part)
         start += part.width
     return Codec(train.schema, tuple(parts))
+
+
+def _pixel_parts(values: np.ndarray) -> tuple[Part, ...]:
+    """One mean and one scale for all pixels of a picture: a convolution means the same everywhere only then.
+
+    1/12 is the variance of the dequantisation.
+    """
+    mean, scale = float(values.mean()), float(np.sqrt(values.var() + 1 / 12))
+    return tuple(Part(j, 1, mean, scale, 1.0, 1.0) for j in range(values.shape[1]))
 
 
 def fit_part(column: Column, values: np.ndarray, start: int) -> Part:

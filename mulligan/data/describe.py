@@ -31,9 +31,10 @@ def describe(table: Table, split: Split | None = None) -> list[str]:
       1 gridded      a (step 1, 0.5 to 4.5)        -> probability of each value, dequantised
     """
     source = table.source
-    columns = table.schema.columns
+    columns = () if table.schema.image else table.schema.columns
     where = f"   sha256 {source.sha256[:4]}..{source.sha256[-2:]}" if source.sha256 else ""
-    lines = [f"{source.name}   {len(table):,} rows x {len(columns)} columns{where}"]
+    lines = [f"{source.name}   {table.size_words}{where}"]
+    lines += _picture_lines(table) if table.schema.image else []
     width = len(str(max(sum(c.kind == kind for c in columns) for kind in _ORDER))) + 2
     for kind in _ORDER:
         members = [column for column in columns if column.kind == kind]
@@ -55,9 +56,10 @@ def describe(table: Table, split: Split | None = None) -> list[str]:
 
 def describe_json(table: Table, split: Split | None = None) -> dict[str, Any]:
     """The same as plain values for ``--json``: source, rows, columns, notes, measure, split."""
+    image = table.schema.image
     columns = [
         {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(column).items()}
-        for column in table.schema.columns
+        for column in (() if image else table.schema.columns)
     ]
     drawn = None
     if split is not None:
@@ -73,15 +75,30 @@ def describe_json(table: Table, split: Split | None = None) -> dict[str, Any]:
         "source": asdict(table.source),
         "rows": len(table),
         "columns": columns,
+        **({"image": asdict(image)} if image else {}),
         "notes": list(table.notes),
         "measure": table.schema.measure,
         "split": drawn,
     }
 
 
+def _picture_lines(table: Table) -> list[str]:
+    """What the pixels hold: shares of black and white, brightness, and how they are treated."""
+    image = table.schema.image
+    if image is None:
+        return []
+    top = image.levels - 1
+    black, white = float((table.values == 0).mean()), float((table.values == top).mean())
+    shares = f"{100 * black:.0f} % are 0, {100 * white:.0f} % are {top}, mean {table.values.mean():.4g}"
+    treatment = "probability of each value" + ("" if image.levels == 2 else ", dequantised")
+    return [
+        f"  {image.pixels:,} pixels   0 to {top} ({shares})        -> {treatment}; bits per dimension count them all"
+    ]
+
+
 def _measure(table: Table) -> str:
     """``Schema.measure``, with numbers of columns in place of names where there are many."""
-    if len(table.names) <= _NAMED:
+    if len(table.names) <= _NAMED or table.schema.image:
         return table.schema.measure
     discrete = sum(column.discrete for column in table.schema.modelled)
     density = len(table.names) - discrete

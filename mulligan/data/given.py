@@ -92,12 +92,14 @@ class ConditionalCodec:
         columns = [asdict(column) for column in self.schema.columns]
         conditions = [asdict(part) for part in self.conditions]
         inner = codec_to_json(self.inner)
-        return {"columns": columns, "given": list(self.given_names), "conditions": conditions, "inner": inner}
+        image = {} if self.schema.image is None else {"image": asdict(self.schema.image)}
+        return {"columns": columns, "given": list(self.given_names), "conditions": conditions, "inner": inner, **image}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> ConditionalCodec:
         """The inverse of ``to_json``; KeyError or TypeError where the fields are not ours."""
-        whole = Codec.from_json({"columns": fields["columns"], "parts": fields["conditions"]})
+        image = {"image": fields["image"]} if "image" in fields else {}
+        whole = Codec.from_json({"columns": fields["columns"], "parts": fields["conditions"], **image})
         inner = codec_from_json(fields["inner"])
         if isinstance(inner, ConditionalCodec):
             raise TypeError("a conditional codec inside another")

@@ -105,7 +105,10 @@ def fit_native_codec(train: Table) -> NativeCodec:
     >>> codec.parts[0].mean, codec.parts[0].scale
     (2.0, 1.0)
     """
-    parts = [fit_part(column, train.values[:, j], j) for j, column in enumerate(train.schema.modelled)]
+    columns = train.schema.modelled
+    if train.schema.image is not None:  # the ends of a pixel's levels are caps, but none whose mass is far beyond them
+        columns = tuple(replace(column, low_cap=None, high_cap=None) for column in columns)
+    parts = [fit_part(column, train.values[:, j], j) for j, column in enumerate(columns)]
     return NativeCodec(train.schema, tuple(replace(part, width=1) for part in parts))
 
 

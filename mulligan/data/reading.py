@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import io
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -272,7 +273,7 @@ def _read_numpy(name: str, data: bytes, options: ReadOptions, kind: str) -> Fram
         what = "holds Python objects (a pickle inside)" if pickled else "is broken"
         why = "Reading them runs code of whoever wrote it" if pickled else str(error)
         raise DataError(f"{name} {what}", why=why, do="save numbers only, or a CSV") from None
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{name} is broken", str(error), do="write it again") from None
     if kind == "npy" or (len(arrays) == 1 and next(iter(arrays.values())).ndim == 2):
         return from_object(next(iter(arrays.values())), options, name)

@@ -55,10 +55,41 @@ class Column:
 
 
 @dataclass(frozen=True)
+class ImageShape:
+    """What a row is whose columns are the pixels of one picture: height x width x channels, row by row (HWC).
+
+    ``levels`` is the number of values of a pixel, 0 … levels − 1, evenly spaced from black to white.
+    """
+
+    height: int
+    width: int
+    channels: int
+    levels: int
+
+    @property
+    def pixels(self) -> int:
+        """The number of columns, height x width x channels."""
+        return self.height * self.width * self.channels
+
+    @property
+    def words(self) -> str:
+        """The shape in words.
+
+        >>> ImageShape(8, 8, 1, 17).words
+        '8 x 8 pixels, 17 grey levels'
+        """
+        kind = {1: "grey levels", 3: "levels of red, green and blue"}
+        return f"{self.height} x {self.width} pixels, {self.levels} " + kind.get(
+            self.channels, f"levels of {self.channels} channels"
+        )
+
+
+@dataclass(frozen=True)
 class Schema:
-    """The columns in the order in which they came."""
+    """The columns in the order in which they came; ``image`` where they are all the pixels of one picture."""
 
     columns: tuple[Column, ...]
+    image: ImageShape | None = None
 
     @property
     def modelled(self) -> tuple[Column, ...]:
@@ -79,6 +110,8 @@ class Schema:
     @property
     def measure(self) -> str:
         """In words, what log p of a row is taken with respect to."""
+        if self.image is not None:
+            return f"probability of a picture of {self.image.words}"
         density = [c.name for c in self.modelled if not c.discrete]
         probability = [c.name for c in self.modelled if c.discrete]
         capped = [c.name for c in self.modelled if not c.discrete and (c.low_cap is not None or c.high_cap is not None)]
@@ -162,7 +195,27 @@ class Table:
 
         return pandas.DataFrame(self.to_dict())
 
+    @property
+    def pictures(self) -> np.ndarray:
+        """The rows as pictures, uint8 (rows, height, width, channels); values are levels, 0 … levels − 1.
+
+        Raises KeyError where the rows are no pictures.
+        """
+        shape = self.schema.image
+        if shape is None:
+            raise KeyError(f"the rows of {self.source.name} are no pictures")
+        return self.values.reshape(-1, shape.height, shape.width, shape.channels).astype(np.uint8)
+
+    @property
+    def size_words(self) -> str:
+        """How large the table is, in words."""
+        if self.schema.image is not None:
+            return f"{len(self):,} pictures of {self.schema.image.words}"
+        return f"{len(self):,} rows x {len(self.schema.columns)} columns"
+
     def __repr__(self) -> str:
+        if self.schema.image is not None:
+            return f"Table({self.source.name}: {self.size_words})"
         return f"Table({self.source.name}: {len(self):,} rows x {len(self.names)} modelled columns)"
 
 
@@ -194,7 +247,10 @@ class ReadOptions:
     (columns, or ``("all",)``, not to be treated as gridded), ``categorical`` (numeric columns that are names),
     ``resolution`` (column to grid step), ``transform`` (column to ``none``, ``log``, ``logit``, ``auto``), ``rename``
     (old to new name), ``rows`` (at most that many, by a stated draw with ``seed``), ``group`` and ``split`` (names of
-    columns that say which rows belong together, and which part each row is in).
+    columns that say which rows belong together, and which part each row is in). For pictures: ``resize`` (pixels of the
+    shorter side, then cropped to a square), ``grey`` (colour read as grey), ``binarise`` (``half``: white from half of the
+    levels on; ``draw``: white with the pixel's brightness as probability, drawn once with ``seed``),
+    ``levels`` (values of a pixel, where 256 is not right).
     """
 
     sep: str | None = None
@@ -214,6 +270,10 @@ class ReadOptions:
     seed: int = 0
     group: str | None = None
     split: str | None = None
+    resize: int | None = None
+    grey: bool = False
+    binarise: Literal["half", "draw"] | None = None
+    levels: int | None = None
 
 
 @dataclass(frozen=True)

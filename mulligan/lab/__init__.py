@@ -9,5 +9,9 @@ chapter 5         game.py         game.*: actor and critic, Wasserstein, Jensen-
 chapter 6         noise_contrastive.py, efficiency.py  nce.*
 chapter 7         langevin.py, halves.py, hamiltonian.py  langevin.*, mala.*, hmc.*
 chapter 8         tempering.py, annealing.py  tempering.*, annealing.*
+chapter 9         noising.py, diffusion.py, robust.py, denoising.py, parametrizations.py,
+                  pathwise.py  diffusion.*
+chapter 10        relations.py, latent.py, strokes.py  relation.*
+                  schedules.py, waves.py: what the checks of chapters 9 and 10 share
 [E]               experiments.py  phenomena measured with their error, which are not equations
 """

@@ -2,7 +2,8 @@
 
 They are kept in the form of an identity (a left and a right side, an error, a verdict, planted mistakes), so that
 ``run_identity`` runs them and the tests see each of them fail.
-Experiments: ``density.curse``, ``mle.chasing``, ``cd.overshoot``; of chapters 7 and 8 ``hmc.smooth`` and ``tempering.slow``.
+Experiments: ``density.curse``, ``mle.chasing``, ``cd.overshoot``; those of chapters 7 to 10 are ``hmc.smooth``,
+``tempering.slow``, ``diffusion.robust.ode``, ``relation.one_stroke.holes``, ``relation.guided``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab import hamiltonian, tempering
+from mulligan.lab import hamiltonian, robust, strokes, tempering
 from mulligan.lab.contrastive import every_state, lattice_law, machine_of
 from mulligan.lab.identity import Check, Identity, excess, mean_and_error, monte_carlo, rounding
 from mulligan.lab.surrogates import THETAS, contrast, current_law, flat, several
@@ -193,4 +194,6 @@ EXPERIMENTS = (
     ),
     *hamiltonian.EXPERIMENTS,
     *tempering.EXPERIMENTS,
+    *robust.EXPERIMENTS,
+    *strokes.EXPERIMENTS,
 )

@@ -40,6 +40,15 @@ CHAPTERS: dict[int, tuple[str, ...]] = {
     6: ("mulligan.lab.noise_contrastive", "mulligan.lab.efficiency"),
     7: ("mulligan.lab.langevin", "mulligan.lab.halves", "mulligan.lab.hamiltonian"),
     8: ("mulligan.lab.tempering", "mulligan.lab.annealing"),
+    9: (
+        "mulligan.lab.noising",
+        "mulligan.lab.diffusion",
+        "mulligan.lab.robust",
+        "mulligan.lab.denoising",
+        "mulligan.lab.parametrizations",
+        "mulligan.lab.pathwise",
+    ),
+    10: ("mulligan.lab.relations", "mulligan.lab.latent", "mulligan.lab.strokes"),
 }
 
 

@@ -94,6 +94,49 @@ def _gap(family: Mapping[str, Any]) -> str:
     return plus_minus(gap) if gap else NOTHING
 
 
+def _bits(family: Mapping[str, Any]) -> str:
+    bits = family.get("bits_per_dim")
+    return plus_minus(bits) if bits and bits["kind"] != "none" else NOTHING
+
+
+def _sampled(family: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    return (family.get("samples") or {}).get(name)
+
+
+def p_value(quantity: Mapping[str, Any] | None) -> str:
+    """A p-value with three decimals, never rounded to 0.
+
+    >>> p_value({"value": 0.0001, "kind": "estimate"}), p_value({"value": 0.035, "kind": "estimate"})
+    ('< .001', '.035')
+    """
+    if quantity is None or quantity["kind"] == "none" or quantity["value"] is None:
+        return NOTHING
+    return "< .001" if quantity["value"] < 0.001 else fixed(quantity["value"], 3).removeprefix("0")
+
+
+def sample_cells(report: Mapping[str, Any]) -> Cells:
+    """The table of samples against test rows, without rows where no family has been judged so."""
+
+    def number(name: str) -> Any:
+        return lambda f: plus_minus(_sampled(f, name) or {"kind": "none"})
+
+    columns: list[tuple[str, Any]] = [
+        ("family", label),
+        ("two-sample AUC ± SE", lambda f: auc(f.get("two_sample_auc"))),
+        ("MMD p", lambda f: p_value(_sampled(f, "mmd_p"))),
+        ("sliced W₁, spreads ± SE", number("sliced_wasserstein")),
+        ("precision ± SE", lambda f: auc(_sampled(f, "precision"))),
+        ("recall ± SE", lambda f: auc(_sampled(f, "recall"))),
+        ("density ± SE", number("density")),
+        ("coverage ± SE", lambda f: auc(_sampled(f, "coverage"))),
+        ("copied share ± SE", number("copied")),
+        ("copied p", lambda f: p_value(_sampled(f, "copied_p"))),
+    ]
+    judged = [family for family in ordered(report) if family.get("samples")]
+    rows = tuple(tuple(text(family) for _, text in columns) for family in judged)
+    return Cells(tuple(head for head, _ in columns), rows, tuple(judged))
+
+
 def cells(report: Mapping[str, Any]) -> Cells:
     """The whole table; the column of truth gaps only where the law of the data is known, that of holes likewise."""
     families = ordered(report)
@@ -106,9 +149,13 @@ def cells(report: Mapping[str, Any]) -> Cells:
         (f"Δ to best, {measure} ± SE", lambda f: difference(f, report)),
         ("kind", kind),
     ]
+    if any(family.get("bits_per_dim") for family in families):
+        columns.append(("bits/dim ± SE", _bits))
     if known_law:
         columns.append((f"gap to the truth, {measure} ± SE", _gap))
     columns.append(("two-sample AUC ± SE", lambda f: auc(f.get("two_sample_auc"))))
+    if any(family.get("samples") for family in families):
+        columns.append(("coverage ± SE", lambda f: auc(_sampled(f, "coverage"))))
     if known_holes:
         columns.append(("holes found", holes))
     columns += [

@@ -7,13 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mulligan.report.cells import cells, label, ordered
+import numpy as np
+
+from mulligan.report.cells import cells, label, ordered, sample_cells
 from mulligan.report.figures import comparison_figures, curve_figures
 from mulligan.report.formatting import NOTHING, count, fixed, one_line, seconds
 from mulligan.report.panels import MOST_COLUMNS, MOST_PAIR_COLUMNS, chosen_columns, marginal_rows, pair_rows
+from mulligan.report.png import data_uri, sheet
 from mulligan.report.writing import write_whole
 
 TEXT_HEADS = {"family", "kind"}
+ON_A_SHEET = 49  # pictures
 
 
 def write_html(report: Mapping[str, Any], pictures: Mapping[str, Any] | None, path: str | os.PathLike[str]) -> None:
@@ -25,8 +29,9 @@ def to_html(report: Mapping[str, Any], pictures: Mapping[str, Any] | None = None
     """The page as text.
 
     ``pictures`` holds the arrays that the JSON does not: ``names`` (p), ``discrete`` (p), ``levels`` (name to
-    categories), ``real`` (n, p) test rows, ``samples`` (family to (m, p)), ``curves`` (family to step, train,
-    select, unit). Without it the sections of samples and curves are left out. Every text of the report is escaped.
+    categories), ``image`` (height, width, channels, levels of pictures, or None), ``real`` (n, p) test rows,
+    ``samples`` (family to (m, p)), ``curves`` (family to step, train, select, unit). Without it the sections of samples and
+    curves are left out. Every text of the report is escaped.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -46,11 +51,14 @@ def to_html(report: Mapping[str, Any], pictures: Mapping[str, Any] | None = None
         families=families,
         label=label,
         table=_table(report),
+        distances=sample_cells(report),
         figures=comparison_figures(report),
         columns=[_column(column) for column in report["data"]["columns"]],
         choices=[(family, _choices(family)) for family in families if family.get("choices")],
         curves=curve_figures((pictures or {}).get("curves") or {}, families),
         samples=_samples(report, pictures),
+        sheets=_sheets(report, pictures),
+        image=report["data"].get("image"),
         number=_number,
     )
 
@@ -69,7 +77,7 @@ def _table(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _samples(report: Mapping[str, Any], pictures: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Panels of samples against data, for the families that have samples."""
-    if not pictures or not len(pictures.get("names", ())) or not pictures.get("samples"):
+    if not pictures or not len(pictures.get("names", ())) or not pictures.get("samples") or pictures.get("image"):
         return None
     shown = [family["family"] for family in ordered(report) if family["family"] in pictures["samples"]]
     if not shown or not len(pictures["real"]):
@@ -86,6 +94,20 @@ def _samples(report: Mapping[str, Any], pictures: Mapping[str, Any] | None) -> d
         "pairs_were_chosen": columns > MOST_PAIR_COLUMNS,
         "rows": len(pictures["real"]),
     }
+
+
+def _sheets(report: Mapping[str, Any], pictures: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Where rows are pictures: a heading and a sheet of them, for the test rows and for each family that has samples."""
+    if not pictures or not pictures.get("image") or not len(pictures["real"]):
+        return []
+    image = pictures["image"]
+    shape = (-1, image["height"], image["width"], image["channels"])
+    names = [family["family"] for family in ordered(report) if family["family"] in pictures["samples"]]
+    rows = [("test rows", pictures["real"]), *((name, pictures["samples"][name]) for name in names)]
+    return [
+        (name, data_uri(sheet(np.asarray(values[:ON_A_SHEET]).reshape(shape), image["levels"])))
+        for name, values in rows
+    ]
 
 
 def _column(column: Mapping[str, Any]) -> tuple[str, str, str, str]:

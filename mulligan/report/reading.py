@@ -19,6 +19,7 @@ Family = Mapping[str, Any]
 CLOSE = 0.3  # nats a row: a simpler family whose interval does not go further below is worth trying first
 FEW_ROWS = 200
 CHANCE = 0.5
+COPYING = 0.001  # p-value below which samples are said to be copies
 SAMPLE_BASELINE = "resample"  # draws training rows: what perfect-looking samples without a model score
 
 
@@ -192,11 +193,37 @@ def _samples(fitted: Sequence[Family]) -> str:
         if quantity["low"] > CHANCE:
             known += ": even real training rows are told apart, so read every AUC against that one and not against .5"
         sentences.append(f"{known}.")
+    sentences += _likeness([f for f in fitted if f["family"] != SAMPLE_BASELINE and f.get("samples")])
     missing = [f for f in fitted if f.get("holes") and f["holes"]["found"] < f["holes"]["of"]]
     if missing:
         texts = [f"{label(f)} {count(f['holes']['of'] - f['holes']['found'])} of {f['holes']['of']}" for f in missing]
         sentences.append(f"Holes that the samples miss: {listed(texts)}.")
     return " ".join(sentences)
+
+
+def _likeness(models: Sequence[Family]) -> list[str]:
+    """Which samples leave data unreached (where no holes are known), and which are copies."""
+    sentences = []
+    short = [f for f in models if not f.get("holes") and _high(f, "coverage") < f["samples"]["expected_coverage"]]
+    if short:
+        expected = share(short[0]["samples"]["expected_coverage"])
+        names = listed([f"{label(f)} ({auc(f['samples']['coverage'])})" for f in short])
+        sentences.append(f"Samples that leave part of the data unreached (coverage below {expected}): {names}.")
+    copied = [f for f in models if _value(f, "copied_p") <= COPYING]
+    if copied:
+        names = listed([f"{label(f)} (copied share {share(_value(f, 'copied'))})" for f in copied])
+        sentences.append(f"Samples nearer to training rows than to test rows, beyond chance: {names}.")
+    return sentences
+
+
+def _value(family: Family, name: str) -> float:
+    value = (family["samples"].get(name) or {}).get("value")
+    return 1.0 if value is None else float(value)
+
+
+def _high(family: Family, name: str) -> float:
+    high = family["samples"][name].get("high")
+    return 1.0 if high is None else float(high)
 
 
 def _failures(report: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ LEAST_NEEDED = (
     "fit",
     "1,000 samples",
     "strokes",
+    "coverage",
     "holes found",
     "two-sample AUC",
     "gap to the truth",

@@ -14,7 +14,7 @@ import numpy as np
 
 from mulligan.errors import SetupError
 from mulligan.quantity import Quantity
-from mulligan.report.cells import cells, label, ordered
+from mulligan.report.cells import cells, label, ordered, sample_cells
 from mulligan.report.formatting import count, one_line
 
 
@@ -70,6 +70,10 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     lines += [_row(row) for row in table.rows]
     lines += ["", _safe(_terms(report))]
     lines += [f"- {_safe(label(f))} failed: {_safe(f['reason'])}" for f in table.families if f["status"] == "failed"]
+    sampled = sample_cells(report)
+    if sampled.rows:
+        lines += ["", "## Distances of samples from data", "", _row(sampled.heads), _row(["---"] * len(sampled.heads))]
+        lines += [_row(row) for row in sampled.rows]
     sha = f", sha256 `{one_line(data['sha256'])}`" if data["sha256"] else ""
     lines += ["", "## Data and what was done to it", ""]
     lines.append(f"- {_safe(data['name'])}: {count(data['rows'])} rows x {len(data['columns'])} columns{sha}")

@@ -13,6 +13,10 @@ Gibbs, …          gibbs.py        single sites, sites moved by gradients, whol
 AnnealedImportance annealing.py   AIS forward and in reverse, simulated annealing, annealed Langevin
 ParallelTempering tempering.py    chains at all β at once that exchange
 tune_ladder, climb ladder.py      rungs of equal rejection; reusable
+Ancestral, …      reverse.py    from noise back to data: DDPM, DDIM, Euler, Heun, multistep, predictor-corrector, SDE
+Guided, Observed  guidance.py   classifier-free guidance, conditioning on an observation
+solve, solve_adaptive ode.py  dx/dt = v(x, t) on a grid of times or by adaptive steps, with ∫ div v
+ContinuousFlow    transported.py what a normal becomes under a learned velocity: log p and draws
 EvenStates        reference.py    the flat law on states, a reference
 SampledEnergy     sampled.py      independent draws of an energy-based model
 Many, Thinned     many.py         many chains in one program; steps between two draws

@@ -9,5 +9,7 @@ DoubleWell       wells.py       two wells of unequal depth
 Moons, Rings …   curves.py      curves in the plane blurred by Gaussian noise
 Ising, Potts …   discrete.py    small lattices and the restricted Boltzmann machine, enumerated
 TransferMatrix   transfer.py    log Z and exact draws of Ising lattices up to ten sites wide
+Schedule, Walk … noising.py    x_t = α x_0 + σ e: schedules of noise, their jumps and bridges
+NoisedMixture …  noised.py     the laws under noise, with score, posterior mean and covariance
 law, draw_table  named.py       the laws by name, and tables drawn from them
 """

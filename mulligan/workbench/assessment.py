@@ -15,12 +15,14 @@ from mulligan.families.recipe import Outcome
 from mulligan.measures.coverage import holes_found
 from mulligan.measures.distances import two_sample_auc
 from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error, row_likelihood
-from mulligan.quantity import Quantity, difference_kind, mean_of_rows, none
+from mulligan.quantity import Quantity, bits_per_dimension, difference_kind, mean_of_rows, none
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.fitting import Timing
+from mulligan.workbench.likeness import likeness
 from mulligan.workbench.preparation import Prepared
 
 DRAWS = 10_000
+PICTURES = 2000  # draws where a row is a picture
 PICTURED = 2000
 FRESH = 100_000
 FRESH_SEED = 1_000_003  # far from any data seed that people choose, so that fresh draws are fresh
@@ -53,6 +55,7 @@ def assess(
         "delta_to_best": None,
         "truth_gap": None,
         "two_sample_auc": None,
+        "samples": None,
         "holes": None,
         "strokes": _strokes(entry.strokes, fitted) if entry else None,
         "chains": int(entry.balls) if entry and entry.balls.isdigit() else None,
@@ -66,13 +69,17 @@ def assess(
         "reason": None,
         "select_log_prob": select_score,
         "choices": outcome.choices,
-        "table": outcome.table,
+        "table": outcome.table if prepared.table.schema.image is None else None,  # a number a pixel is no reading
     }
     if draws is not None:
         judged = test.values, draws.values[: len(test)], fitted.schema, seed, prepared.test_clusters
         row["two_sample_auc"] = two_sample_auc(*judged).to_json()
         row["holes"] = _holes(prepared.table, draws)
-        row["health"] += _outside(prepared.table, draws)
+        row["samples"], told = likeness(fitted, prepared, test, draws, seed)
+        row["health"] += [*_outside(prepared.table, draws), *told]
+    if prepared.table.schema.image is not None:
+        bits = bits_per_dimension(Quantity.from_json(row["log_prob"]), prepared.table.schema.image.pixels)
+        row["bits_per_dim"] = bits.to_json()
     if density and prepared.table.source.law is not None and not fitted.given:
         row["truth_gap"] = truth_gap(fitted, prepared.table.source.law).to_json()
     pictured = np.zeros((0, test.values.shape[1])) if draws is None else draws.values[:PICTURED]
@@ -88,7 +95,9 @@ def _drawn(fitted: Fitted, test: Table, seed: int) -> tuple[Table | None, float 
     began = time.perf_counter()
     fitted.sample(1000, seed, given)
     seconds = time.perf_counter() - began
-    return fitted.sample(max(DRAWS, len(test)), seed, given), seconds
+    # A picture may take hundreds of strokes: as many draws as a classifier two-sample test can use.
+    wanted = max(DRAWS, len(test)) if test.schema.image is None else PICTURES
+    return fitted.sample(wanted, seed, given), seconds
 
 
 def _strokes(declared: str, fitted: Fitted) -> float | None:
@@ -177,7 +186,9 @@ def _holes(table: Table, draws: Table) -> dict[str, Any] | None:
 
 def _outside(table: Table, draws: Table) -> list[str]:
     """Sentences on samples outside the observed range: the mass that a transform would have to keep in."""
-    sentences = []
+    sentences: list[str] = []
+    if table.schema.image is not None:  # decoded to one of its levels
+        return sentences
     for j, column in enumerate(table.schema.modelled):
         if column.kind in ("binary", "categorical"):
             continue

@@ -7,7 +7,7 @@ is not narrowed by having picked the winner on the same rows (see docs/architect
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,9 @@ class Scorecard:
                     f"{name}_high": quantity.get("high"),
                 }
                 row[f"{name}_kind"] = quantity.get("kind")
+            samples = family.get("samples") or {}
+            for name in ("mmd_p", "sliced_wasserstein", "precision", "coverage", "copied"):
+                row[name] = (samples.get(name) or {}).get("value")
             rows.append(row)
         return polars.DataFrame(rows, infer_schema_length=None)
 
@@ -292,7 +295,9 @@ class _Comparison:
                 train = fitted.history["train"]
                 unit = "nats/row, standardised columns"
                 curves[name] = {"step": np.arange(len(train)), "train": train, "select": None, "unit": unit}
+        image = self.prepared.table.schema.image
         return {
+            "image": None if image is None else asdict(image),
             "names": [column.name for column in columns],
             "discrete": [column.kind != "continuous" for column in columns],
             "levels": {column.name: list(column.levels) for column in columns if column.levels},

@@ -18,6 +18,7 @@ from mulligan.errors import DataError, SetupError, UsageError
 
 POINTS_WANTED = 8000  # with fewer rows each is dequantised several times, up to 16, so that its noise averages out
 MOST_DRAWS = 16
+BEARABLE_BITS = 0.01  # the same for pictures, in bits per dimension
 BEARABLE_ERROR = 0.5  # nats: a test standard error beyond this cannot tell families apart
 
 
@@ -65,7 +66,10 @@ class Prepared:
         """A sentence where there are too few rows to tell families apart, else None."""
         n, d = len(self.table), self.codec.dim
         error = float(np.sqrt(d / 2 / max(len(self._test), 1)))  # of a Gaussian: the variance of log p is d/2
-        if error <= BEARABLE_ERROR and n >= 30:
+        bearable = BEARABLE_ERROR
+        if self.table.schema.image is not None:  # families differ there by bits of each pixel
+            bearable = max(bearable, BEARABLE_BITS * d * float(np.log(2)))
+        if error <= bearable and n >= 30:
             return None
         return f"{n} rows for {len(self.table.names)} columns: the test standard error would be about {error:.1f} nats"
 
@@ -112,6 +116,8 @@ def _refuse_non_finite(encoded: Encoded, codec: AnyCodec, part: str) -> None:
     if encoded.given is not None and not np.isfinite(encoded.given).all():
         raise DataError(f"a given column leaves the finite numbers in {part} rows", do="--transform NAME=none")
     bad = ~np.isfinite(encoded.points).all(axis=1)
+    if not bad.any():
+        return
     columns = codec.inner.schema.modelled if isinstance(codec, ConditionalCodec) else codec.schema.modelled
     for column, place in zip(columns, codec.parts):
         rows = np.flatnonzero(bad[:, place.start : place.start + place.width].any(axis=1))
@@ -127,12 +133,13 @@ def _refuse_non_finite(encoded: Encoded, codec: AnyCodec, part: str) -> None:
 
 def data_entry(prepared: Prepared) -> dict[str, Any]:
     """The ``data`` part of a report: what came in, and what was done to it."""
-    source = prepared.table.source
+    source, image = prepared.table.source, prepared.table.schema.image
     return {
         "name": source.name,
         "sha256": source.sha256,
         "rows": len(prepared.table),
-        "columns": [_plain_column(asdict(column)) for column in prepared.table.schema.columns],
+        "columns": [] if image else [_plain_column(asdict(column)) for column in prepared.table.schema.columns],
+        **({"image": asdict(image)} if image else {}),
         "measure": measure_of(prepared.codec),
         "notes": list(prepared.notes),
     }
@@ -183,7 +190,7 @@ def _automatic_transforms(table: Table, split: Split) -> tuple[Schema, list[str]
         columns[place] = replace(columns[place], transform=best)  # type: ignore[arg-type]
         tried = ", ".join(f"{transform} {score:.3f}" for transform, score in scores.items())
         notes.append(f"'{name}': transform {best} (mean log p of a normal law on select: {tried})")
-    return Schema(tuple(columns)), notes
+    return replace(table.schema, columns=tuple(columns)), notes
 
 
 def _normal_score(table: Table, split: Split, column: Any) -> float | None:

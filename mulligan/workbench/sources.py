@@ -10,7 +10,9 @@ from typing import Any
 
 from mulligan.catalog import LAWS, TABLES, near
 from mulligan.data.frames import from_object
+from mulligan.data.images import are_pictures, read_pictures, refuse_picture_options
 from mulligan.data.inspection import conform, inspect
+from mulligan.data.pixels import conform_pictures, picture_table
 from mulligan.data.table import Frame, ReadOptions, Schema, Table
 from mulligan.errors import DataError, UsageError
 
@@ -28,6 +30,9 @@ def open_table(source: Any, options: ReadOptions | None = None, *, data_seed: in
     options = options or ReadOptions()
     if isinstance(source, Table):
         return source
+    if are_pictures(source):
+        return picture_table(read_pictures(source, options))
+    refuse_picture_options(source, options)
     if not isinstance(source, str | Path):
         return inspect(from_object(source, options), options)
     if Path(source).exists():
@@ -76,6 +81,8 @@ def open_rows(source: Any, schema: Schema, options: ReadOptions | None = None, *
     Groups come from the column ``options.group``, or from ``source`` where it is a table that has them.
     """
     options = options or ReadOptions()
+    if are_pictures(source):
+        return conform_pictures(read_pictures(source, _for_schema(options, schema)), schema)
     if isinstance(source, str | Path) and not Path(source).exists():
         source = _named(str(source), options, data_seed)
         options = replace(options, rename={})  # they were renamed when they were read
@@ -88,6 +95,13 @@ def open_rows(source: Any, schema: Schema, options: ReadOptions | None = None, *
     table = conform(from_object(source.to_dict(), options, source.source.name), schema, options)
     carried = source.groups is not None and options.group is None and len(table) == len(source)
     return replace(table, groups=source.groups) if carried else table
+
+
+def _for_schema(options: ReadOptions, schema: Schema) -> ReadOptions:
+    """Pixels as they are, where the model knows grey: a few that happen to be 0 or 255 are not two levels."""
+    if schema.image is None or schema.image.levels == 2 or options.binarise is not None:
+        return options
+    return replace(options, levels=256)
 
 
 def open_given(source: Any, schema: Schema, names: Sequence[str], options: ReadOptions | None = None) -> Table:

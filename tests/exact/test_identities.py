@@ -78,7 +78,7 @@ def test_ids_and_chapters():
     )
     assert len(EVERYTHING) == len(identities()) + len(EXPERIMENTS)
     prefixes = {1: {"density"}, 2: {"mle"}, 3: {"ebm"}, 4: {"cd", "em"}, 5: {"game"}, 6: {"nce"}}
-    prefixes |= {7: {"langevin", "mala", "hmc"}, 8: {"tempering", "annealing"}}
+    prefixes |= {7: {"langevin", "mala", "hmc"}, 8: {"tempering", "annealing"}, 9: {"diffusion"}, 10: {"relation"}}
     for identity in EVERYTHING.values():
         assert identity.id.split(".")[0] in prefixes[identity.chapter]
         assert identity.statement and identity.mutants
@@ -95,9 +95,15 @@ def test_the_theory_page_is_covered():
         *("langevin.limit", "langevin.stationary", "langevin.squeeze", "langevin.diffuse"),
         *("mala.exact", "hmc.reversible", "hmc.smooth"),
         *("tempering.slow", "tempering.swap", "annealing.ais", "annealing.crooks"),
+        *("diffusion.jump", "diffusion.halves", "diffusion.reverse_ode", "diffusion.reverse_sde", "diffusion.fisher"),
+        *("diffusion.robust", "diffusion.vincent", "diffusion.tweedie", "diffusion.denoising"),
+        *("diffusion.parametrizations", "diffusion.posterior_gaussian", "diffusion.kl_chain", "diffusion.two_views"),
+        *("diffusion.ode_likelihood", "relation.autoregressive", "relation.flow", "relation.vae", "relation.ebm"),
+        *("relation.one_stroke", "relation.one_stroke.holes", "relation.guided"),
     }
     assert promised <= set(EVERYTHING)
     experiments = {"density.curse", "mle.chasing", "hmc.smooth", "tempering.slow"}
+    experiments |= {"diffusion.robust.ode", "relation.one_stroke.holes", "relation.guided"}
     assert experiments <= {experiment.id for experiment in EXPERIMENTS}
 
 
@@ -110,7 +116,7 @@ def test_unknown_id_names_the_nearest(call):
 def test_unknown_mutant_names_those_there_are():
     with pytest.raises(UsageError, match="not divided by the cell's area"):
         run_identity("density.joint", mutant="none such")
-    with pytest.raises(UsageError, match="1, 2, 3, 4, 5, 6, 7, 8"):
+    with pytest.raises(UsageError, match="1, 2, 3, 4, 5, 6, 7, 8, 9, 10"):
         identities(99)
 
 
@@ -184,7 +190,10 @@ def test_json_has_the_promised_keys():
 
 @pytest.mark.parametrize(
     "module",
-    ["mulligan.lab.identity", "mulligan.lab.experiments", *(name for names in CHAPTERS.values() for name in names)],
+    [
+        *(f"mulligan.lab.{name}" for name in ("identity", "experiments", "schedules", "waves")),
+        *(name for names in CHAPTERS.values() for name in names),
+    ],
 )
 def test_examples_run(module):
     found = doctest.testmod(import_module(module))

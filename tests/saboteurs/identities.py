@@ -16,14 +16,17 @@ from saboteurs.samplers import ADJUSTED, ORBIT, Adjusted, Orbit, Unadjusted
 
 from mulligan.lab.annealing import LEVELS, rung_of
 from mulligan.lab.contrastive import gibbs_sweep
+from mulligan.lab.diffusion import KERNELS
 from mulligan.lab.energy import model_of
 from mulligan.learners.expectation_maximisation import mixture_em
 from mulligan.models.energy import EnergyModel
 from mulligan.objectives.noise_contrastive import noise_contrastive_loss
 from mulligan.samplers.annealing import AnnealedImportance
 from mulligan.samplers.gibbs import Gibbs
+from mulligan.samplers.reverse import Ancestral, EulerODE, ReverseSDE
 from mulligan.samplers.tempering import exchange
 from mulligan.targets.counting import Histogram
+from mulligan.targets.noised import NoisedMixture
 
 
 class NoArea(Histogram):
@@ -189,6 +192,52 @@ def rungs_of(annealing, sweep=Gibbs):
     return partial(rung_of, kernel=lambda path, reverse: annealing(sweep(path, LEVELS), reverse))
 
 
+class WeightsForResponsibilities(NoisedMixture):
+    """The score's parts are weighted as if x told nothing about the component."""
+
+    def score(self, x, t):
+        parts = self._parts(x, t)
+        return -(jnp.exp(self.log_weights) * parts[2] / parts[3]).ravel() @ self.axes.reshape(-1, self.dim)
+
+
+class WithinOnly(NoisedMixture):
+    """Cov(x_0 | x_t) without the spread between the components."""
+
+    def covariance(self, x, t):
+        _, square, _, v, joint = self._parts(x, t)
+        return jnp.einsum(
+            "k,ik,ikd,ike->de", jnp.exp(joint) / jnp.exp(joint).sum(), self.variances * square / v, self.axes, self.axes
+        )
+
+
+class StepTooFar(EulerODE):
+    """Off by one: the step leads to 2s − t."""
+
+    def move(self, state, noise, input):
+        t, s = input
+        return EulerODE.move(self, state, noise, (t, 2 * s - t))
+
+
+class NoRoot(ReverseSDE):
+    """Δt e for √Δt e."""
+
+    def move(self, state, noise, input):
+        return ReverseSDE.move(self, state, noise * jnp.sqrt(input[0] - input[1]), input)
+
+
+class LevelsExchanged(Ancestral):
+    """σ_s and σ_t exchanged in what is added."""
+
+    def move(self, state, noise, input):
+        t, s = input
+        schedule = self.model.schedule
+        return Ancestral.move(self, state, noise * schedule.sigma(t) / schedule.sigma(s), input)
+
+
+def with_kernel(wrong):
+    return tuple(wrong if issubclass(wrong, kernel) else kernel for kernel in KERNELS)
+
+
 TWINS = [
     ("density.joint", "equal areas", {"histogram": EqualAreas}),
     ("density.marginal", "one count lost", {"histogram": OneRowShort}),
@@ -232,4 +281,9 @@ TWINS = [
     ("annealing.ais", "both sites at once", {"rung": rungs_of(AnnealedImportance, AtOnce)}),
     ("annealing.crooks", "weight upside down", {"turned": rungs_of(UpsideDown)}),
     ("annealing.crooks", "both sites at once", {"turned": rungs_of(AnnealedImportance, AtOnce)}),
+    ("diffusion.vincent", "weights for responsibilities", {"noised": WeightsForResponsibilities}),
+    ("diffusion.tweedie", "covariance within components only", {"noised": WithinOnly}),
+    ("diffusion.reverse_ode", "a step too far", {"kernels": with_kernel(StepTooFar)}),
+    ("diffusion.reverse_sde", "root forgotten", {"kernels": with_kernel(NoRoot)}),
+    ("diffusion.reverse_sde", "noise levels exchanged", {"kernels": with_kernel(LevelsExchanged)}),
 ]
