@@ -44,7 +44,6 @@ def bell(x): return -0.5 * x @ x
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MULLIGAN_CACHE", "off")
     (tmp_path / "mine.py").write_text(FUNCTIONS, encoding="utf-8")
 
 
