@@ -13,7 +13,7 @@ import pytest
 
 from mulligan.cache import use_cache
 
-MOST_MAPS = 30_000
+MOST_MAPS = 40_000
 BETWEEN_COUNTS = 20  # tests; counting takes some hundredths of a second
 _tests = count()
 
