@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import pytest
 
 from mulligan.catalog import FAMILIES, find_family
 from mulligan.data.table import ReadOptions, Table
+from mulligan.families.recipe import Outcome
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.fitting import fit_prepared
 from mulligan.workbench.preparation import prepare
@@ -18,6 +20,22 @@ LABELS = [f"{name}:{variant}" for name, family in FAMILIES.items() for variant i
 LABELS = [label.rstrip(":") for label in LABELS]
 ON_PLANE = [label for label in LABELS if not FAMILIES[label.split(":")[0]].binary_only]
 WITH_DENSITY = [label for label in LABELS if "Density" in FAMILIES[label.split(":")[0]].capabilities]
+
+# Compiling is what these tests cost. Of a family trained by gradient every run takes its first variant through all of
+# them; the others go through one short test, and through all in `make test-slow`.
+OTHERS = [
+    label
+    for label in LABELS
+    if ":" in label
+    and FAMILIES[label.split(":")[0]].by_gradient
+    and label.split(":")[1] != FAMILIES[label.split(":")[0]].variants[0]
+]
+
+
+def in_turn(cases: list) -> list:
+    """Labels, or tuples that begin with one; the other variants are marked slow."""
+    labelled = [(case, case if isinstance(case, tuple) else (case,)) for case in cases]
+    return [pytest.param(*parts, marks=pytest.mark.slow) if parts[0] in OTHERS else case for case, parts in labelled]
 
 
 @lru_cache(maxsize=32)
@@ -52,13 +70,20 @@ def table(name: str, seed: int = 0) -> Table:
 def fitted(
     label: str, table_name: str, seed: int = 0, options: tuple = (), data_seed: int = 0, steps: int | None = None
 ) -> Fitted:
+    """``fit_small``, kept."""
+    return fit_small(label, table_name, seed, options, data_seed, steps)[0]
+
+
+def fit_small(
+    label: str, table_name: str, seed: int = 0, options: tuple = (), data_seed: int = 0, steps: int | None = None
+) -> tuple[Fitted, Outcome]:
     """The family (``name`` or ``name:variant``) fitted at quick effort; options as ((name, value), …).
 
     A family trained by gradient takes 60 steps unless told: what is tested on it holds for any weights.
     """
     family, variant = find_family(label)
     steps = 60 if steps is None and family.by_gradient else steps
-    made, _, _ = fit_prepared(
+    made, outcome, _ = fit_prepared(
         prepare(table(table_name, data_seed), seed),
         family,
         variant,
@@ -69,7 +94,7 @@ def fitted(
         steps=steps,
         talk=Talk(),
     )
-    return made
+    return made, outcome
 
 
 def mixed_for(label: str) -> str:

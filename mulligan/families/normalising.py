@@ -77,7 +77,7 @@ def with_chains(model: EnergyModel, seed: int) -> tuple[SampledEnergy, list[str]
     The step size halves or grows until adjusted Langevin accepts about .57; the number of rounds is such that what is left
     of the start is below 1e-3, if that is affordable.
     """
-    step, betas = 0.05, (1.0,)
+    step, annealing = 0.05, 1
     jumps = acceptance = 0.0
     for attempt in range(12):
         jumps, acceptance = _pilot(sampled(model, step, rounds=4), seed + attempt)
@@ -92,7 +92,7 @@ def with_chains(model: EnergyModel, seed: int) -> tuple[SampledEnergy, list[str]
         f"adjusted Langevin accepts {acceptance:.0%}"
     )
     if needed > rounds:
-        betas = tuple(np.linspace(0.0, 1.0, RUNGS + 1)[1:])
+        annealing = RUNGS
         left = (1 - jumps) ** rounds
         notes.append(
             f"sampling: {100 * jumps:.2g} % of jumps between modes are accepted, so the weights of far-apart modes rest "
@@ -100,7 +100,7 @@ def with_chains(model: EnergyModel, seed: int) -> tuple[SampledEnergy, list[str]
         )
     if acceptance < 0.2:
         notes.append(f"sampling: adjusted Langevin accepts {acceptance:.0%} at the smallest step: the density is rough")
-    return sampled(model, step, betas=betas, rounds=rounds), notes
+    return sampled(model, step, annealing=annealing, rounds=rounds), notes
 
 
 def draws_of(reference: Any, n: int, seed: int) -> np.ndarray:

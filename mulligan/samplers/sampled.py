@@ -10,7 +10,7 @@ what is left of its start after R rounds, about (1 − rate)^R. Draws are indepe
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -26,10 +26,10 @@ from mulligan.samplers.path import Path
 
 
 class SampledEnergy(Sampler, Density, Energy):
-    """``model`` with chains that draw from it: ``betas`` (T,) of the annealing, ``step_size`` Δt of the Langevin steps.
+    """``model`` with chains that draw from it: ``annealing`` T steps, ``step_size`` Δt of Langevin.
 
-    ``rounds`` R is an array, so fits that differ in it share a program; ``candidates`` M and ``moves`` L are static. log p
-    and its ``kind`` are the model's. Made by ``sampled``.
+    T, at β = 1/T … 1, and ``rounds`` R are arrays, so fits that differ in them share a program; ``candidates`` M and
+    ``moves`` L are static. log p and its ``kind`` are the model's. Made by ``sampled``.
 
     >>> import numpy as np
     >>> from mulligan.models.energy import make_energy
@@ -41,7 +41,7 @@ class SampledEnergy(Sampler, Density, Energy):
 
     kind: Literal["exact", "numeric", "estimate"] = eqx.field(static=True)  # type: ignore[misc]
     model: EnergyModel
-    betas: Float[Array, " T"]
+    annealing: Int[Array, ""]
     step_size: Float[Array, ""]
     rounds: Int[Array, ""]
     candidates: int = eqx.field(static=True, default=16)
@@ -55,7 +55,7 @@ class SampledEnergy(Sampler, Density, Energy):
     @property
     def strokes(self) -> int:
         """Evaluations of the network a draw."""
-        return self.betas.shape[0] + int(self.rounds) * (self.candidates + self.moves)
+        return int(self.annealing) + int(self.rounds) * (self.candidates + self.moves)
 
     def energy(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """−log p(x) up to log Z."""
@@ -91,13 +91,12 @@ class SampledEnergy(Sampler, Density, Energy):
         return MetropolisLangevin(Path(self.model.f, self.model.log_q, beta), self.step_size)
 
     def _annealed(self, x: Array, key: PRNGKeyArray) -> Array:
-        def one(x: Array, scanned: Any) -> tuple[Array, None]:
-            beta, key = scanned
-            kernel = self._langevin(beta)
-            return kernel.step(key, kernel.init(key, x))[0].position, None
+        def one(i: Array, x: Array) -> Array:
+            kernel = self._langevin((i + 1).astype(x.dtype) / self.annealing.astype(x.dtype))
+            each = jax.random.fold_in(key, i)
+            return kernel.step(each, kernel.init(each, x))[0].position
 
-        keys = jax.random.split(key, self.betas.shape[0])
-        return jax.lax.scan(one, x, (self.betas.astype(x.dtype), keys))[0]
+        return jax.lax.fori_loop(0, self.annealing, one, x)
 
     def _jump(self, x: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
         of_draws, of_choice = jax.random.split(key)
@@ -108,13 +107,13 @@ class SampledEnergy(Sampler, Density, Energy):
 
 
 def sampled(
-    model: EnergyModel, step_size: float, *, betas: Any = (1.0,), rounds: int = 8, candidates: int = 16, moves: int = 4
+    model: EnergyModel, step_size: float, *, annealing: int = 1, rounds: int = 8, candidates: int = 16, moves: int = 4
 ) -> SampledEnergy:
     """A model with the chains that draw from it."""
     return SampledEnergy(
         kind=model.kind,
         model=model,
-        betas=jnp.asarray(np.asarray(betas, np.float32)),
+        annealing=jnp.asarray(np.int32(annealing)),
         step_size=jnp.asarray(np.float32(step_size)),
         rounds=jnp.asarray(np.int32(rounds)),
         candidates=candidates,

@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from shared_fits import LABELS, fitted, home, table
+from shared_fits import LABELS, fitted, home, in_turn, table
 
 from mulligan.catalog import FAMILIES
 from mulligan.errors import FormatError, MulliganError, SetupError, UsageError
@@ -38,7 +38,7 @@ def change_weights(folder, change):
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", in_turn(LABELS))
 def test_a_folder_holds_text_and_safetensors_only(label, tmp_path):
     path = save(fitted(label, home(label)), tmp_path / "deep" / "model")
     names = sorted(entry.name for entry in path.iterdir())

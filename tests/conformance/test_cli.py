@@ -24,9 +24,8 @@ HEAVY = ("jax", "equinox", "polars", "sklearn", "matplotlib", "scipy", "pandas",
 
 @pytest.fixture(autouse=True)
 def _away_from_home(tmp_path, monkeypatch):
-    """Each test in its own folder, without the user's compilation cache."""
+    """Each test in its own folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MULLIGAN_CACHE", "off")
 
 
 @pytest.fixture
@@ -331,13 +330,9 @@ def fitted(tmp_path_factory):
     """A folder with wine.csv, a model with a density, and one without."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "wine.csv").write_text(wine(200))
-    os.environ["MULLIGAN_CACHE"], before = "off", os.environ.get("MULLIGAN_CACHE")
-    try:
-        for family, name in (("gaussian", "model"), ("resample", "rows")):
-            arguments = ["fit", str(folder / "wine.csv"), "--family", family, "-o", str(folder / name), "--quiet"]
-            assert main(arguments) == 0
-    finally:
-        os.environ.pop("MULLIGAN_CACHE") if before is None else os.environ.update(MULLIGAN_CACHE=before)
+    for family, name in (("gaussian", "model"), ("resample", "rows")):
+        arguments = ["fit", str(folder / "wine.csv"), "--family", family, "-o", str(folder / name), "--quiet"]
+        assert main(arguments) == 0
     return folder
 
 
@@ -614,13 +609,10 @@ def test_compiled_programs_are_kept_and_a_folder_that_cannot_be_written_is_a_war
 
     from mulligan.cache import use_cache
 
-    try:
-        assert use_cache(tmp_path / "xla") == tmp_path / "xla"
-        jax.jit(lambda x: jnp.sin(x) * 3.25 + 0.125)(jnp.ones(7)).block_until_ready()
-        assert list((tmp_path / "xla").iterdir())
-        (tmp_path / "file").write_text("")
-        with pytest.warns(UserWarning, match="cannot be kept"):
-            assert use_cache(tmp_path / "file" / "xla") is None
-        assert use_cache(tmp_path / "file" / "xla") is None  # said once
-    finally:
-        use_cache("off")
+    assert use_cache(tmp_path / "xla") == tmp_path / "xla"
+    jax.jit(lambda x: jnp.sin(x) * 3.25 + 0.125)(jnp.ones(7)).block_until_ready()
+    assert list((tmp_path / "xla").iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        assert use_cache(tmp_path / "file" / "xla") is None
+    assert use_cache(tmp_path / "file" / "xla") is None  # said once

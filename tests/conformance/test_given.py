@@ -248,7 +248,6 @@ def test_a_doctored_schema_is_refused(models, tmp_path, change):
 def run(capsys, tmp_path, monkeypatch):
     """Call the command line in an own folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MULLIGAN_CACHE", "off")
 
     def go(*arguments):
         code = main([str(argument) for argument in arguments])

@@ -180,13 +180,10 @@ def run(capsys):
 @pytest.fixture
 def here(home, tmp_path, monkeypatch):
     """An own folder with wine.csv and the compiled programs of ``home``."""
-    from mulligan.cache import use_cache
-
     shutil.copy(home / "wine.csv", tmp_path / "wine.csv")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MULLIGAN_CACHE", str(home / "cache"))
-    yield tmp_path
-    use_cache("off")
+    return tmp_path
 
 
 def press_control_c(monkeypatch, at):

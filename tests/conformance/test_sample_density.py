@@ -44,7 +44,6 @@ def bell(x): return -0.5 * x @ x
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MULLIGAN_CACHE", "off")
     (tmp_path / "mine.py").write_text(FUNCTIONS, encoding="utf-8")
 
 
@@ -189,6 +188,7 @@ def test_a_biased_step_size_is_seen():
 # --- the golf course --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tempering_finds_all_holes_of_the_grid_and_langevin_does_not(seed):
     """16 sets of replicas, 1000 draws of every second step after 500 of tuning on 14 rungs, HMC of 10 leapfrogs; a hole is a
     disc of radius .15 that holds a third of its share. Langevin: 16 chains, the same draws."""
@@ -271,6 +271,7 @@ def test_a_warm_up_is_used_again_and_a_seed_repeats():
 # --- log Z ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_log_z_of_a_function_is_an_estimate_around_the_truth(seed, tmp_path):
     both, few = ["tempering", "annealed"], {"draws": 200, "warm_up": 200, "inside": "mala", "rungs": 8}
     found = mg.sample_density(lambda x: normal(x) + 2.0, 2, sampler=both, seed=seed, **few)

@@ -193,11 +193,11 @@ def still(start, size):
 @pytest.mark.parametrize(
     "start, betas, candidates, kept",
     [
-        ("persistent", (1.0,), 1, True),
+        pytest.param("persistent", (1.0,), 1, True, marks=pytest.mark.slow),
         ("persistent", (1.0,), 4, True),
         ("persistent", (0.25, 0.5, 1.0), 1, True),
         ("data", (1.0,), 1, False),
-        ("noise", (1.0,), 1, False),
+        pytest.param("noise", (1.0,), 1, False, marks=pytest.mark.slow),
     ],
 )
 def test_persistent_chains_keep_the_model(start, betas, candidates, kept, key):
@@ -277,7 +277,10 @@ def test_health_says_what_is_wrong():
 # --- log Z and draws --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("a, b, dim", [(3.0, 1.0, 1), (3.0, 1.0, 2), (1.0, 0.5, 3), (8.0, 2.5, 6)])
+SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in ((3.0, 1.0, 1), (1.0, 0.5, 3))]
+
+
+@pytest.mark.parametrize("a, b, dim", [(3.0, 1.0, 2), (8.0, 2.5, 6), *SLOWER])
 def test_log_z_is_found_within_its_error(a, b, dim, seed):
     """By quadrature in one and two dimensions, by importance sampling in three, by annealing where weights are few."""
     model = model_of(a, b, dim)
@@ -320,7 +323,6 @@ BAD = ("--set", "step_size=20", "--set", "sampler_steps=1", "--set", "width=16",
 def test_a_bad_configuration_ends_with_a_verdict_and_its_last_healthy_state(tmp_path, monkeypatch, capsys):
     """Step size a hundred times too long, one Langevin step: exit code 4, the state before on disk, nothing non-finite."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MULLIGAN_CACHE", "off")
     words = (
         "fit",
         "eight-gaussians",
@@ -364,7 +366,7 @@ class Killed(Exception):
     """As if the process had ended."""
 
 
-@pytest.mark.parametrize("family", ["energy:mle", "boltzmann:pcd"])
+@pytest.mark.parametrize("family", [pytest.param("energy:mle", marks=pytest.mark.slow), "boltzmann:pcd"])
 def test_a_training_with_chains_goes_on_bit_for_bit(family, tmp_path, monkeypatch):
     """The chains are part of what a checkpoint holds: killed at a look, the fit ends in the bits of one that was not."""
     monkeypatch.setattr(Checkpoints, "due", lambda self, name: True)

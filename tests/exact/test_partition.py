@@ -177,9 +177,9 @@ def test_crooks_holds_for_every_path():
 
 
 def test_a_reverse_run_that_sweeps_forward_is_seen(double, monkeypatch):
+    expected, _, _ = paths_of(True)
     monkeypatch.setattr(Gibbs, "backwards", lambda self: self)
     codes, _, _ = enumerate_paths(True, move=AnnealedImportance.move)
-    expected, _, _ = paths_of(True)
     assert not np.array_equal(codes, expected)
 
 

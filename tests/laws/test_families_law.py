@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from saboteurs.fitted_samplers import TWINS
 from scipy.special import chdtrc
-from shared_fits import ON_PLANE, WITH_DENSITY, fitted, table
+from shared_fits import ON_PLANE, WITH_DENSITY, fitted, in_turn, table
 
 from mulligan.measures.likelihood import common_error, row_log_prob
 from mulligan.models.factor import FactorModel
@@ -75,14 +75,14 @@ def check(model, draws):
     return chdtrc(freedom, statistic), f"chi-square {statistic:.1f} on {freedom} degrees of freedom"
 
 
-@pytest.mark.parametrize("label", DENSITIES)
+@pytest.mark.parametrize("label", in_turn(DENSITIES))
 def test_draws_follow_log_prob(label, seed, request):
     model = model_of(label)
     p, sentence = check(model, model.sample(N, seed).values)
     assert p > ALPHA, f"{sentence}; p {p:.1e}, alpha {ALPHA}, n {N}, seed {seed}; pytest '{request.node.nodeid}'"
 
 
-@pytest.mark.parametrize("label, broken", TWINS, ids=[twin.__name__ for _, twin in TWINS])
+@pytest.mark.parametrize("label, broken", in_turn(TWINS), ids=[twin.__name__ for _, twin in TWINS])
 def test_broken_samplers_are_seen(label, broken, seed):
     model = model_of(label)
     p, sentence = check(model, replace(model, model=broken(model.model)).sample(N, seed).values)
@@ -117,7 +117,7 @@ def category_z(label, seed, forget_mass=False):
     return z, (total.mean() - 1) / spread
 
 
-@pytest.mark.parametrize("label", DENSITIES)
+@pytest.mark.parametrize("label", in_turn(DENSITIES))
 def test_categories_are_drawn_with_their_probabilities(label, seed):
     z, z_total = category_z(label, seed)
     assert np.abs(z).max() < Z and abs(z_total) < Z, f"z {z.round(2)}, of the sum {z_total:.2f}, seed {seed}"
