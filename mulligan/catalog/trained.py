@@ -139,7 +139,9 @@ TRAINED = (
             ),
             Option("width", "integer", None, "units of each hidden layer of the network", 1, 4096),
             Option("depth", "integer", None, "hidden layers of the network", 1, 16),
-            Option("frequencies", "integer", None, "random sines and cosines beside x as inputs of the network", 0, 4096),
+            Option(
+                "frequencies", "integer", None, "random sines and cosines beside x as inputs of the network", 0, 4096
+            ),
             Option(
                 "sampler",
                 "choice",
@@ -262,7 +264,7 @@ TRAINED = (
                 "choice",
                 "column",
                 "learned scales of numbers: one a column, one for all, or functions of the latent vector",
-                choices=("column", "shared", "latent"),
+                choices=("latent", "column", "shared"),
             ),
             *TRAINING,
         ),

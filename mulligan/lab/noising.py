@@ -60,7 +60,7 @@ def normal(x: Any, mean: Any, variance: Any) -> np.ndarray:
 def clean_density(law: GaussianMixture) -> np.ndarray:
     """p_0 at every point of ``LINE``, in NumPy: what noise has to be folded with.
 
-    >>> round(float(STEP * clean_density(line_law(0)).sum()), 9)
+    >>> round(float(STEP * clean_density(line_law(0)).sum()), 6)
     1.0
     """
     weights, means, roots = (np.asarray(a) for a in (law.weights, law.means[:, 0], law.choleskys[:, 0, 0]))

@@ -94,7 +94,10 @@ class Predicted(NamedTuple):
 @compile_small
 def _predicted(parts: Any, schedule: Schedule, x: Any, e: Any, t: Any) -> Any:
     def of(output: Any) -> Any:
-        network, data = Wavy(*parts, single=output == "energy"), {"mean": jnp.zeros(DIM), "axes": jnp.eye(DIM)}
+        network, data = (
+            Wavy(parts[0], parts[1], parts[2], output == "energy"),
+            {"mean": jnp.zeros(DIM), "axes": jnp.eye(DIM)},
+        )
         model = Denoiser(network=network, schedule=schedule, variances=jnp.ones(DIM), output=output, **data)
 
         def one(x: Any, e: Any, t: Any) -> Any:

@@ -179,7 +179,7 @@ class VAE(Sampler, Density, Bound):
     def _valid(self, x: Array) -> tuple[Array, Cells]:
         return x, self.columns.cells_of(x[_places(self.columns.cells)])
 
-    def _log_weight(self, noise: Array, posterior: Posterior, valid: tuple, given: Array | None) -> Array:
+    def _log_weight(self, noise: Array, posterior: Posterior, valid: tuple[Array, Cells], given: Array | None) -> Array:
         z = posterior.mean + jnp.exp(posterior.log_sd) * noise
         of_z = 0.5 * jnp.sum(noise**2 - z**2) + jnp.sum(posterior.log_sd)
         return self._log_likelihood(z, *valid, given) + of_z
@@ -245,7 +245,8 @@ def cell_key(x: Float[Array, " d"]) -> PRNGKeyArray:
     >>> bool(cell_key(jnp.array([0.01, 0.5])) == cell_key(jnp.array([0.5, 0.01])))
     False
     """
-    corner = jnp.floor(jax.lax.stop_gradient(x).astype(jnp.float32) / CELL) + 0.0  # −0 becomes 0
+    corner = jnp.floor(jax.lax.stop_gradient(x).astype(jnp.float32) / CELL)
+    corner = jnp.where(corner == 0, 0.0, corner)  # −0 becomes 0; a compiler may leave out a sum with 0
     bits = jax.lax.bitcast_convert_type(corner, jnp.uint32)
     place = jnp.arange(x.shape[0], dtype=jnp.uint32)
     words = [

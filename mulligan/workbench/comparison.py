@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mulligan.catalog import Brought, Effort, Family, find_family
+from mulligan.core import Density
 from mulligan.errors import FitError, MulliganError, UsageError
 from mulligan.families.recipe import Outcome
 from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error
@@ -195,7 +196,9 @@ def _best_of_seeds(
             break
 
     def score(result: _Best) -> float:
-        return float(result.fitted.calibration.mean()) if result.fitted.calibration.size else 0.0
+        if result.fitted.calibration.size:
+            return float(result.fitted.calibration.mean())
+        return max((choice["select"] for choice in result.outcome.choices), default=0.0)  # of a family without density
 
     best = max(results, key=score)
     if len(results) > 1 and best.fitted.calibration.size:
@@ -261,7 +264,7 @@ class _Comparison:
             "reference": reference,
             "reading": [],
             "reproduce": self.reproduce,
-            "selection_note": f"All choices by mean log p on {selected:,} select rows{against}. "
+            "selection_note": f"All choices on {selected:,} select rows, by mean log p where there is one{against}. "
             f"The test part was read once for each of: {read}.",
         }
         report["reading"] = reading(report)
@@ -293,7 +296,7 @@ class _Comparison:
         for name, fitted in self.fitted.items():
             if "train" in fitted.history:
                 train = fitted.history["train"]
-                unit = "nats/row, standardised columns"
+                unit = "nats/row, standardised columns" if isinstance(fitted.model, Density) else "loss of the critic"
                 curves[name] = {"step": np.arange(len(train)), "train": train, "select": None, "unit": unit}
         image = self.prepared.table.schema.image
         return {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.catalog import Brought, Effort, Family, find_family
+from mulligan.catalog import FAMILIES, Brought, Effort, Family, find_family
 from mulligan.checkpoints import Checkpoints
 from mulligan.compilations import compilations
 from mulligan.core import Density
@@ -196,7 +196,9 @@ def unhealthy(fitted: Fitted, outcome: Outcome) -> FitError:
     """The error of a training that came to a bad end, with its last healthy state as ``fitted``; test rows were not read."""
     fitted.card["failed"] = outcome.failed
     name = fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}"
-    error = FitError(f"{name}: {outcome.failed}", do="a smaller rate, more sampler_steps, or step_size left to adapt")
+    of_chains = any(option.name == "sampler_steps" for option in FAMILIES[fitted.family].options)
+    remedy = "a smaller rate, more sampler_steps, or step_size left to adapt" if of_chains else "a smaller rate"
+    error = FitError(f"{name}: {outcome.failed}", do=remedy)
     error.fitted = fitted
     return error
 

@@ -287,7 +287,7 @@ def test_the_continuous_bound_is_tight_for_a_gaussian(gaps, name):
 
 @pytest.fixture
 def true_model():
-    return diffused(perfect("v", EDM(t_min=1e-3)), solver="rk4", solver_steps=64)
+    return diffused(perfect("v", EDM(t_min=1e-3)), solver="rk4", solver_steps=128)
 
 
 @compile_small

@@ -226,7 +226,7 @@ def by_quadrature(name, shape, x, alpha, sigma):
         circle = np.stack([np.cos(angle), np.sin(angle)], -1)
         blur = (alpha * float(shape.noise)) ** 2 + sigma**2
         return np.mean([normal(x, alpha * radius * circle, blur).mean(1) for radius in np.asarray(shape.radii)], 0)
-    u = (np.arange(4000) + 0.5) / 4000  # moons: an independent rule, the midpoint in the angle
+    u = (np.arange(40_000) + 0.5) / 40_000  # moons: an independent rule, the midpoint in the angle
     arcs = np.asarray(jax.vmap(shape.curve)(jnp.asarray(u))).reshape(-1, 2)
     return normal(x, alpha * arcs, (alpha * float(shape.noise)) ** 2 + sigma**2).mean(1)
 

@@ -153,7 +153,7 @@ def test_rows_of_every_kind_of_column_have_mass_one_given_z_and_bounds_rise(nois
     points = codec.encode(values).points[:, 0]
     points[:, 0] = numbers  # the number itself, in standardised units
     row, codes = jnp.asarray(points[120 * len(cells) + 3]), jnp.asarray(np.linspace(-9.0, 9.0, 1201))
-    nodes, weights = hermite(40, 1)
+    nodes, weights = hermite(120, 1)
 
     @compile_small
     def found(model, points, z, codes, row, pairs):
@@ -172,12 +172,12 @@ def test_rows_of_every_kind_of_column_have_mass_one_given_z_and_bounds_rise(nois
     z = posterior.mean + np.exp(posterior.log_sd) * pairs[:, 0]
     formula = np.interp(z[:, 0], codes, of_codes) + norm.logpdf(z[:, 0])
     formula -= norm.logpdf(z[:, 0], posterior.mean[0], np.exp(posterior.log_sd[0]))
-    inside = np.abs(z[:, 0]) < 8.5
+    inside = (np.abs(z[:, 0]) < 8.5) & (log_w[:, 0] > -60)
     np.testing.assert_allclose(log_w[inside, 0], formula[inside], atol=2e-3)
     both = np.outer(weights, weights).reshape(-1)
     expected_weight = np.exp(log_w[:, 0]) @ both
     one, two = log_w[:, 0] @ both, (np.logaddexp(*log_w.T) - np.log(2)) @ both
-    assert abs(np.log(expected_weight) - log_p) < 1e-6 and one < two < log_p
+    assert abs(np.log(expected_weight) - log_p) < 1e-4 and one < two < log_p
 
 
 def test_what_it_can_do_and_what_is_not_a_number():
@@ -332,27 +332,29 @@ def test_broken_mismatches_are_refused(name):
     assert not all(mismatch_holds(twins.MISMATCHES[name]))
 
 
-def annealing_errors(seed, chains):
-    """How many standard errors over rows the bracket of simulated rows is from −entropy, and how wide it is; how far
-    annealed values are from log p; the mean acceptance."""
-    truth = -multivariate_normal(MEAN, COVARIANCE).entropy()
+def annealing_error(seed, chains=8):
+    """The greatest error of annealed values of log p, and the mean acceptance of the moves."""
     model = linear(shift=0.3, stretch=1.2)
-    found = simulated_log_prob(model, 48, chains=chains, rungs=20, seed=seed)
-    values, acceptance = annealed_log_prob(model, POINTS, chains=chains, rungs=20, seed=seed)
+    points = np.resize(POINTS, (48, 3))  # as many as are simulated below, for one program
+    values, acceptance = annealed_log_prob(model, points, chains=chains, rungs=20, seed=seed)
+    return np.abs(values - np.resize(LOG_P, 48)).max(), acceptance
+
+
+def test_annealing_from_the_encoder_is_near_and_brackets_the_truth(seed):
+    error, acceptance = annealing_error(seed)
+    assert error < 0.4 and acceptance > 0.8
+    truth = -multivariate_normal(MEAN, COVARIANCE).entropy()
+    found = simulated_log_prob(linear(shift=0.3, stretch=1.2), 48, chains=8, rungs=20, seed=seed)
     outside = max(found.low - truth, truth - found.high, 0.0) / found.stderr
-    return outside, found.method_high - found.method_low, np.abs(values - LOG_P).max(), acceptance
+    assert found.kind == "bracket" and outside < Z - 1.64 and found.method_high - found.method_low < 0.1
 
 
-def test_annealing_from_the_encoder_brackets_the_truth(seed):
-    outside, width, error, acceptance = annealing_errors(seed, 8)
-    assert outside < Z - 1.64 and width < 0.1 and error < 0.4 and acceptance > 0.8
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("name", twins.ANNEALINGS)
 def test_broken_annealing_is_refused(name, monkeypatch, seed):
     twins.ANNEALINGS[name](monkeypatch)
     chains = 9 + list(twins.ANNEALINGS).index(name)  # a shape of its own, so that it is traced anew
-    assert annealing_errors(seed, chains)[2] > 0.6
+    assert annealing_error(seed, chains)[0] > 0.6
 
 
 def test_categories_of_two_levels_go_a_shorter_way():

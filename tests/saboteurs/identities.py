@@ -225,13 +225,18 @@ class NoRoot(ReverseSDE):
         return ReverseSDE.move(self, state, noise * jnp.sqrt(input[0] - input[1]), input)
 
 
-class LevelsExchanged(Ancestral):
-    """σ_s and σ_t exchanged in what is added."""
+class SharesExchanged(Ancestral):
+    """The bridge's mean with the shares of x_t and x_0 exchanged.
+
+    (Exchanging σ_s and σ_t in the noise is no mistake to first order: only the global order sees it.)
+    """
 
     def move(self, state, noise, input):
         t, s = input
-        schedule = self.model.schedule
-        return Ancestral.move(self, state, noise * schedule.sigma(t) / schedule.sigma(s), input)
+        after, stroke = Ancestral.move(self, state, noise, input)
+        bridge = self.model.schedule.bridge(s, t)
+        moved = (bridge.of_x_0 - bridge.of_x_t) * (state.position - stroke.denoised)
+        return after._replace(position=after.position + moved), stroke
 
 
 def with_kernel(wrong):
@@ -285,5 +290,5 @@ TWINS = [
     ("diffusion.tweedie", "covariance within components only", {"noised": WithinOnly}),
     ("diffusion.reverse_ode", "a step too far", {"kernels": with_kernel(StepTooFar)}),
     ("diffusion.reverse_sde", "root forgotten", {"kernels": with_kernel(NoRoot)}),
-    ("diffusion.reverse_sde", "noise levels exchanged", {"kernels": with_kernel(LevelsExchanged)}),
+    ("diffusion.reverse_sde", "shares exchanged", {"kernels": with_kernel(SharesExchanged)}),
 ]
