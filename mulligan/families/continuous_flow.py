@@ -39,7 +39,7 @@ PLANS: dict[Effort, tuple[Plan, Plan]] = {
     "standard": (Plan(4000, batch=1024, rate=5e-3, patience=30), Plan(1200, rate=3e-3)),
     "thorough": (Plan(20_000, batch=1024, rate=3e-3, patience=30), Plan(4000, rate=2e-3)),
 }
-SOLVERS: dict[Effort, Solver] = {"quick": "heun", "standard": "rk4", "thorough": "adaptive"}
+SOLVERS: dict[Effort, Solver] = {"quick": "rk4", "standard": "rk4", "thorough": "adaptive"}
 STEPS: dict[str, int] = {"heun": 16, "rk4": 12, "adaptive": 1}
 MOST_STEPS = 192
 LARGE_DECAYS = (0.0, 0.01)  # much of it leaves clouds joined: decay 1 costs .2 nats on eight-gaussians

@@ -21,6 +21,7 @@ from mulligan.workbench.fitting import fit
 CONTRACTS = {c.__name__: c for c in (Sampler, Density, Energy, Score, NoisedScore, Bound)}
 TABLES_OF = [(label, place) for label in LABELS for place in dict.fromkeys((home(label), mixed_for(label)))]
 DENSITIES_OF = [(label, place) for label, place in TABLES_OF if label in WITH_DENSITY]
+BY_ODE = {"diffusion", "continuous-flow"}
 EXACT_ON_CELLS = {"autoregressive"}  # probabilities of discrete values, not bounds
 # log Z is an estimate in general, and better known here: by quadrature in the plane, summed for a small layer.
 BETTER_KNOWN = {"energy": "numeric", "boltzmann": "exact"}
@@ -47,7 +48,8 @@ def test_another_variant_in_short(label, tmp_path):
     """What the catalog declares, finite log p, valid samples, and the same after saving and loading."""
     test_capabilities_are_the_catalogs(label, home(label))
     test_log_p_is_of_the_catalogs_kind(label, home(label))
-    test_log_prob_of_the_data_is_finite_float64(label, home(label))
+    if label in WITH_DENSITY:
+        test_log_prob_of_the_data_is_finite_float64(label, home(label))
     test_samples_are_valid_rows(label, home(label))
     test_a_saved_model_is_the_same_model(label, home(label), tmp_path)
 
@@ -251,6 +253,18 @@ STATED = {
     ("energy", "sigma"): ("0.3", "0"),
     ("energy", "sampler_steps"): ("2", "0"),
     ("boltzmann", "sampler_steps"): ("3", "0"),
+    ("continuous-flow", "coupling"): ("optimal", "none"),
+    ("continuous-flow", "solver"): ("heun", "none"),
+    ("continuous-flow", "probes"): ("2", "-1"),
+    ("diffusion", "output"): ("noise", "none"),
+    ("diffusion", "schedule"): ("cosine", "none"),
+    ("diffusion", "sampler"): ("ancestral", "none"),
+    ("diffusion", "sampler_steps"): ("3", "0"),
+    ("diffusion", "solver"): ("heun", "none"),
+    ("diffusion", "probes"): ("2", "-1"),
+    ("gan", "pairing"): ("pairs", "none"),
+    ("gan", "latent"): ("3", "0"),
+    ("gan", "critic_steps"): ("3", "0"),
 }
 # An option that only one variant has.
 OF_VARIANT = {("energy", name): "energy:mle" for name in ("negatives", "sampler_steps", "chains", "step_size")}
@@ -282,6 +296,10 @@ KEPT = {
     "energy": ("reference", "width"),
     "flow": ("layers", "decay", "rate"),
     "autoregressive": ("order", "parts", "decay", "rate"),
+    "diffusion": ("output", "sampler"),
+    "continuous-flow": ("coupling",),
+    "vae": ("latent", "draws"),
+    "gan": ("pairing",),
 }
 LATER = {(family, name) for family, name in VALUES if family in KEPT and name not in KEPT[family]}
 LATER |= {("boltzmann", "chains")}
@@ -300,7 +318,10 @@ def test_every_option_is_reachable_and_matters(family, option):
     other = fitted(label, home(family), options=(*chosen, *settings[family].items()), steps=steps)
     assert other.card["settings"]["options"][option] == FAMILIES[family].parse_options({option: good})[option]
     if option not in ("restarts", "factors"):  # in the plane one factor is all that there is
-        assert other.label != base.label or not np.array_equal(other.calibration, base.calibration)
+        same = np.array_equal(other.calibration, base.calibration)
+        assert (
+            other.label != base.label or not same or not np.array_equal(other.sample(9).values, base.sample(9).values)
+        )
 
 
 @pytest.mark.parametrize("family, option", VALUES)
@@ -401,4 +422,5 @@ def test_outcomes_state_what_they_tried(label):
     assert outcome.parameters > 0 and outcome.label == model.label
     if outcome.choices:
         best = max(choice["select"] for choice in outcome.choices)
-        assert np.mean(model.calibration) == pytest.approx(best, abs=2e-4)
+        # Where log p follows an ODE, the choice is made before the number of its steps is.
+        assert np.mean(model.calibration) == pytest.approx(best, abs=0.05 if model.family in BY_ODE else 2e-4)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mulligan.core import Sampler
+from mulligan.samplers.diffused import with_sampler
 
 
 class BandwidthForgotten(Sampler):
@@ -145,8 +146,20 @@ class StoppedEarly(Sampler):
         return type(self.of).sample(eqx.tree_at(lambda flow: flow.times, self.of, times + 0.4 * (1 - times)), key)
 
 
+class FewStrokes(Sampler):
+    """A diffusion model that goes from noise to data in two steps."""
+
+    of: eqx.Module
+
+    def sample(self, key, given=None):
+        return with_sampler(self.of, "ddim", 2).sample(key)
+
+
 TWINS = [
     ("continuous-flow", StoppedEarly),
+    ("diffusion:score", FewStrokes),
+    ("diffusion:ddpm", FewStrokes),
+    ("diffusion:energy", FewStrokes),
     ("energy:nce", ReferenceOnly),
     ("energy:mle", ReferenceTwice),
     ("energy:score-matching", HalfWay),
