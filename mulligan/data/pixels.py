@@ -38,8 +38,8 @@ def picture_table(pixels: Pixels) -> Table:
     >>> table.names, table.schema.image.levels
     (('p00', 'p01', 'p10', 'p11'), 256)
     """
-    n, *shape = pixels.values.shape
-    image = ImageShape(*shape, pixels.levels)
+    n, height, width, channels = pixels.values.shape
+    image = ImageShape(height, width, channels, pixels.levels)
     if n < 2:
         raise DataError(f"{pixels.source.name} holds {n} picture{'' if n == 1 else 's'}", do="bring at least 2")
     values = pixels.values.reshape(n, -1)

@@ -42,8 +42,8 @@ PLANS: dict[Effort, tuple[Plan, Plan]] = {
     "thorough": (Plan(40_000, batch=1024, rate=2e-3, patience=30), Plan(5000, rate=2e-3)),
 }
 SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {  # of the least and the greatest σ/α
-    "edm": lambda low, high: EDM(t_min=low, t_max=high),
-    "walk": lambda low, high: Walk(t_min=low**2, t_max=high**2),
+    "edm": lambda low, high: EDM(t_min=jnp.asarray(low), t_max=jnp.asarray(high)),
+    "walk": lambda low, high: Walk(t_min=jnp.asarray(low**2), t_max=jnp.asarray(high**2)),
     "linear": lambda low, high: VariancePreserving(t_min=VariancePreserving().at_noise(jnp.asarray(low))),
     "cosine": lambda low, high: Cosine(t_min=Cosine().at_noise(jnp.asarray(low))),
     "straight": lambda low, high: Straight(t_min=Straight().at_noise(jnp.asarray(low))),

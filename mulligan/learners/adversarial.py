@@ -40,7 +40,7 @@ class AdversarialState(NamedTuple):
     averaged: Any
     first: Any
     second: Any
-    count: Int[Array, ""]
+    rounds: Int[Array, ""]
 
 
 class AdversarialDescent(Kernel):
@@ -64,7 +64,7 @@ class AdversarialDescent(Kernel):
         """The state from which training a model starts; NumPy zeros, for each compiled fill would cost."""
         weights, _ = trainable(x)
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
-        return AdversarialState(weights, weights, zeros, zeros, np.zeros((), np.int32))
+        return AdversarialState(weights, weights, zeros, zeros, jnp.asarray(np.zeros((), np.int32)))
 
     def noise(self, key: PRNGKeyArray, state: AdversarialState) -> PRNGKeyArray:
         """The key of the latents and of the points where slopes are looked at."""
@@ -85,10 +85,10 @@ class AdversarialDescent(Kernel):
         of_generator, last = jax.random.fold_in(noise, self.critic_steps), self._dealt(rounds[1][-1])
         state, norm = self._generator_step(state, of_generator, last, input.rate)
         told = {**jax.tree.map(lambda values: values[-1], told), "gradient_norm": norm}
-        count = (state.count + 1).astype(self.averaging.dtype)
+        count = (state.rounds + 1).astype(self.averaging.dtype)
         keep = jnp.minimum(self.averaging, (1 + count) / (10 + count))
         averaged = jax.tree.map(lambda mean, w: mean + (1 - keep) * (w - mean), state.averaged, state.weights)
-        return state._replace(averaged=averaged, count=state.count + 1), told
+        return state._replace(averaged=averaged, rounds=state.rounds + 1), told
 
     def model(self, state: AdversarialState) -> GAN:
         """The model with the averaged weights."""
@@ -109,7 +109,7 @@ class AdversarialDescent(Kernel):
             return critic_loss(self.game, model, duel, of_penalty, self.penalty)
 
         gradient, (value, slope) = jax.grad(loss, has_aux=True)(state.weights.critic)
-        state = self._moved(state, "critic", gradient, rate, state.count * self.critic_steps + k + 1)
+        state = self._moved(state, "critic", gradient, rate, state.rounds * self.critic_steps + k + 1)
         spread = jnp.sum(jnp.var(duel.draws, axis=0)) / jnp.maximum(jnp.sum(self.frozen.factor**2), 1e-12)
         # minus the critic's estimate of the distance, so that it rises as other families' metric does
         return state, {"train": value - self.game.idle, "penalty": slope, "spread": spread}
@@ -123,7 +123,7 @@ class AdversarialDescent(Kernel):
 
         gradient = jax.grad(loss)(state.weights.network)
         norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
-        return self._moved(state, "network", gradient, rate, state.count + 1), norm
+        return self._moved(state, "network", gradient, rate, state.rounds + 1), norm
 
     def _dealt(self, index: Array) -> Rows:
         return jax.tree.map(lambda leaf: leaf[index], self.rows)
@@ -228,12 +228,14 @@ def adversarial_descent(
     >>> gan = make_gan(np.random.default_rng(0).normal(size=(9, 1)), np.random.default_rng(0), width=4)
     >>> kernel = adversarial_descent(NON_SATURATING, gan, Rows(jnp.ones((9, 1))), penalty=0.1)
     >>> state, info = kernel.step(jax.random.key(0), kernel.init(None, gan), Minibatch(jnp.arange(4), jnp.asarray(0.1)))
-    >>> int(state.count)
+    >>> int(state.rounds)
     1
     """
     _, frozen = trainable(model)
     numbers = (jnp.asarray(np.float32(number)) for number in (penalty, pace, momentum, averaging))
-    return AdversarialDescent(game, frozen, jax.tree.map(jnp.asarray, rows), *numbers, critic_steps)
+    weight, quicker, kept, share = numbers
+    rows = jax.tree.map(jnp.asarray, rows)
+    return AdversarialDescent(game, frozen, rows, weight, quicker, kept, share, critic_steps)
 
 
 def _with(weights: Any, side: str, part: Any) -> Any:

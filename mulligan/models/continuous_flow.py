@@ -119,4 +119,5 @@ def make_velocity(
         floor = LEAST_VARIANCE * max(float(np.linalg.norm(covariance, 2)), 1e-30)
         factor = np.linalg.cholesky(covariance + floor * np.eye(dim))
     arrays = (waves, mean, np.linalg.inv(factor), factor)
-    return Velocity(made, *(jnp.asarray(array.astype(np.float32)) for array in arrays), straight)
+    first, centre, whitening, colouring = (jnp.asarray(array.astype(np.float32)) for array in arrays)
+    return Velocity(made, first, centre, whitening, colouring, straight)

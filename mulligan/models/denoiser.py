@@ -211,5 +211,5 @@ def make_denoiser(
         else:
             variances, axes = np.linalg.eigh(covariance)
             variances = np.maximum(variances, 0.0) + LEAST_VARIANCE * max(variances[-1], 1e-30)
-    arrays = (jnp.asarray(np.asarray(array, np.float32)) for array in (mean, axes, variances))
-    return Denoiser(net, schedule, *arrays, output)
+    centre, turned, spreads = (jnp.asarray(np.asarray(array, np.float32)) for array in (mean, axes, variances))
+    return Denoiser(net, schedule, centre, turned, spreads, output)

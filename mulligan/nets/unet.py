@@ -76,7 +76,7 @@ class UNet(eqx.Module):
         e = self._embedded(c, given, shown)
         height, width, _ = self.shape
         x = self.inward(fold(u.reshape(self.shape), self.patch))
-        sizes = halved(*x.shape[:2], len(self.shrinks))
+        sizes = halved(x.shape[0], x.shape[1], len(self.shrinks))
         kept = []
         for block, shrink in zip(self.down, self.shrinks):
             x = block(x, e)

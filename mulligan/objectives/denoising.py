@@ -65,7 +65,8 @@ class Denoising:
         sides = (1, -1) if self.both else (1,)
         errors = jax.vmap(lambda x, e, t, given, mark: self.errors(model, x, e, t, given, mark))
         marks = None if shown is None else shown.astype(x.dtype)
-        loss = sum(jnp.mean(errors(x, side * noise, times, batch.given, marks)) for side in sides) / len(sides)
+        losses = [jnp.mean(errors(x, side * noise, times, batch.given, marks)) for side in sides]
+        loss = jnp.mean(jnp.stack(losses))
         return loss, {"train": -loss}
 
     def errors(

@@ -105,7 +105,7 @@ class Diffusion(Sampler, Density, NoisedScore, Bound):
         if self.solver == "adaptive":
             ends = self.path[0], self.path[-1]
             found = solve_adaptive(velocity, x, *ends, divergence=True, probes=probes, tolerance=TOLERANCE)
-            end, change = found.x, found.divergence
+            end, change = found.x, jnp.asarray(found.divergence)
         else:
             end, change = solve_with_divergence(velocity, x, self.path, self.solver, probes)
         return jnp.atleast_1d(self.denoiser.prior_log_prob(end, self.path[-1]) + change)

@@ -189,7 +189,8 @@ def _integrate(field: Callable[[Any, Array], Any], state: Any, times: Array, met
 
     def one(state: Any, ends: tuple[Array, Array]) -> tuple[Any, None]:
         now, then = ends
-        step, slopes = then - now, []
+        step = then - now
+        slopes: list[Any] = []
         for node, row in zip(nodes, weights):
             # The end of the step is its own number: now + (then − now) may be a rounding off, beside a singular time.
             at = then if node == 1.0 else now + node * step

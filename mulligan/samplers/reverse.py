@@ -13,6 +13,7 @@ The final jump from t_min to 0 is the posterior mean without noise; ``run_revers
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -275,7 +276,7 @@ class PredictorCorrector(Kernel):
         return state._replace(position=x), Stroke(x, stroke.denoised)
 
 
-KERNELS = {
+KERNELS: dict[str, Callable[[Any], Kernel]] = {
     "ancestral": Ancestral,
     "ddim": DDIM,
     "euler": EulerODE,

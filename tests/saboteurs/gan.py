@@ -102,8 +102,8 @@ def no_momentum(kernel, state, key, batch):
 
 def moments_uncorrected(kernel, state, key, batch):
     """As if a hundred steps had been taken: Adam's bias is not corrected."""
-    after, told = kernel.move(state._replace(count=state.count + 100), key, batch)
-    return after._replace(count=state.count + 1), told
+    after, told = kernel.move(state._replace(rounds=state.rounds + 100), key, batch)
+    return after._replace(rounds=state.rounds + 1), told
 
 
 def average_of_the_start(kernel, state, key, batch):
