@@ -98,6 +98,9 @@ class Diffusion(Sampler, Density, NoisedScore, Bound):
     def each_log_prob(self, x: Float[Array, " d"], given: Array | None = None) -> Float[Array, " k"]:
         """log p(x) by each of the k probes, whose spread tells the error of their mean; (1,) with the exact divergence."""
         probes = signs_of(x, self.probes) if self.probes else None
+        # The path begins at the least noise, where the law is that of α x_0 + σ e: its x/α is scored.
+        alpha = self.schedule.alpha(self.path[0])
+        x = alpha * x
 
         def velocity(y: Array, t: Array) -> Array:
             return self.denoiser.velocity(y, t, given)
@@ -108,7 +111,8 @@ class Diffusion(Sampler, Density, NoisedScore, Bound):
             end, change = found.x, jnp.asarray(found.divergence)
         else:
             end, change = solve_with_divergence(velocity, x, self.path, self.solver, probes)
-        return jnp.atleast_1d(self.denoiser.prior_log_prob(end, self.path[-1]) + change)
+        scaled = x.shape[0] * jnp.log(alpha)
+        return jnp.atleast_1d(self.denoiser.prior_log_prob(end, self.path[-1]) + change + scaled)
 
     def elbo(self, key: PRNGKeyArray, x: Float[Array, " d"]) -> Float[Array, ""]:
         """The variational bound at ``BOUND_TIMES`` random noise levels: at most log p(x) of the ancestral law on average."""
