@@ -17,7 +17,12 @@ from mulligan.workbench.fitting import fit
 from mulligan.workbench.sources import open_table
 
 ABLE = [name for name, family in FAMILIES.items() if family.conditional]
-OPTIONS = {"flow": {"layers": 2, "width": 16}, "autoregressive": {"width": 16, "depth": 1, "parts": 4}}
+SCORED = [name for name in ABLE if "Density" in FAMILIES[name].capabilities]
+OPTIONS = {
+    "flow": {"layers": 2, "width": 16},
+    "autoregressive": {"width": 16, "depth": 1, "parts": 4},
+    "vae": {"noise": "latent"},
+}
 MEANS, SCALES = {"blue": 0.0, "red": 4.0}, {"blue": 1.0, "red": 0.5}
 
 
@@ -52,7 +57,7 @@ def beside(x, kind, t):
 # --- the law ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ABLE)
+@pytest.mark.parametrize("name", SCORED)
 @pytest.mark.parametrize("kind, t", [("blue", -0.5), ("red", -0.5), ("red", 0.75)])
 def test_it_is_normalised_and_close_to_the_truth_for_each_value(models, name, kind, t):
     model = models(name)
@@ -60,15 +65,19 @@ def test_it_is_normalised_and_close_to_the_truth_for_each_value(models, name, ki
     p = np.exp(model.log_prob(beside(x, kind, t)))
     mean, scale = MEANS[kind] + t, SCALES[kind]
     truth = np.exp(-0.5 * ((x - mean) / scale) ** 2) / scale / np.sqrt(2 * np.pi)
-    assert np.trapezoid(p, x) == pytest.approx(1, abs=2e-3)
-    found = np.trapezoid(x * p, x)
+    total = np.trapezoid(p, x)
+    if model.log_prob_kind == "lower bound":
+        assert 0.9 < total < 1.02  # in expectation below 1: the draws of a cell are its own
+    else:
+        assert total == pytest.approx(1, abs=2e-3)
+    found = np.trapezoid(x * p, x) / total
     assert found == pytest.approx(mean, abs=0.25 * scale)
     assert 0.5 * np.sum(np.abs(p - truth)) * dx < 0.25  # distance in total variation
     other = np.exp(model.log_prob(beside(x, "blue" if kind == "red" else "red", t)))
     assert 0.5 * np.sum(np.abs(other - truth)) * dx > 0.8  # a model that is deaf to what is given would fail here
 
 
-@pytest.mark.parametrize("name", ABLE)
+@pytest.mark.parametrize("name", SCORED)
 def test_draws_follow_log_prob_and_stand_beside_what_was_given(models, name):
     drawn = models(name).sample(4000, seed=2, given={"kind": "red", "t": 0.25})
     assert list(drawn.to_dict()) == ["kind", "x", "t"] and set(drawn["kind"]) == {"red"} and set(drawn["t"]) == {0.25}
@@ -78,7 +87,7 @@ def test_draws_follow_log_prob_and_stand_beside_what_was_given(models, name):
     assert distance < 2.63 / np.sqrt(4000)  # Kolmogorov-Smirnov at a level of 2e-6
 
 
-@pytest.mark.parametrize("name", ABLE)
+@pytest.mark.parametrize("name", SCORED)
 def test_the_score_is_the_slope_of_log_prob(models, name):
     at = {"x": np.array([0.1, 3.7]), "kind": ["blue", "red"], "t": [0.5, -0.25]}
     slope = models(name).score(at)
@@ -87,7 +96,7 @@ def test_the_score_is_the_slope_of_log_prob(models, name):
     np.testing.assert_allclose(slope[:, 0], (high - low) / 0.02, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("name", ABLE)
+@pytest.mark.parametrize("name", SCORED)
 def test_a_probability_sums_to_one_for_each_value(name):
     """A count given a category: exactly where log p is exact, on average over its draws where it is a bound."""
     rng = np.random.default_rng(0)
@@ -210,7 +219,8 @@ def test_saved_and_loaded_it_is_the_same(models, name, tmp_path):
     folder = model.save(tmp_path / "model")
     again, table = load(folder), open_table(rows(50, seed=9))
     assert again.given == ("kind", "t") and again.measure == model.measure == "density per unit of x, given kind, t"
-    assert np.array_equal(again.log_prob(table), model.log_prob(table))
+    if name in SCORED:
+        assert np.array_equal(again.log_prob(table), model.log_prob(table))
     drawn = {"kind": "blue", "t": 0.125}
     assert np.array_equal(again.sample(5, given=drawn).values, model.sample(5, given=drawn).values)
     assert again.card["settings"]["given"] == ["kind", "t"]
@@ -265,8 +275,8 @@ def write_csv(path, columns):
 
 def test_fitted_on_the_command_line_it_says_what_it_is(run):
     write_csv("rows.csv", rows(300))
-    options = [f"--set={key}={value}" for key, value in OPTIONS.get(ABLE[-1], {}).items()]
-    fitting = ["fit", "rows.csv", "--family", ABLE[-1], "--given", "kind,t", "--effort", "quick", "-o", "m", *options]
+    options = [f"--set={key}={value}" for key, value in OPTIONS.get("flow", {}).items()]
+    fitting = ["fit", "rows.csv", "--family", "flow", "--given", "kind,t", "--effort", "quick", "-o", "m", *options]
     code, out, err = run(*fitting)
     assert code == 0
     assert "p(x | kind, t): the law of the other column where kind, t are known" in out

@@ -1,6 +1,5 @@
 """What a table is found to be, and every refusal of rows that cannot be modelled, word by word."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -491,9 +490,7 @@ def test_a_stated_step_finer_than_the_file_keeps_its_decimals(tmp_path):
 @needs_shared
 def test_california_housing():
     options = ReadOptions(missing="drop")
-    start = time.process_time()
     found = inspect(read_file(SHARED / "california_housing.csv"), options)
-    assert time.process_time() - start < 1.5  # 0.4 s on an idle machine
     value, income = found.schema.column("median_house_value"), found.schema.column("median_income")
     assert (value.kind, value.step, value.low_cap, value.high_cap) == ("gridded", 100, 14999, 500001)
     assert (income.decimals, income.high_cap) == (4, 15.0001)
