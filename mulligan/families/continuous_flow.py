@@ -1,7 +1,7 @@
 """``continuous-flow``: a velocity that carries noise to data, learned by flow matching.
 
 Trained on straight paths between rows and noise, without solving an equation; log p and samples follow the learned velocity
-afterwards (``samplers.transported``). At a look at the select rows the loss is what counts: it costs a hundredth of log p.
+afterwards (``samplers.transported``). At a look at the select rows the loss is what counts: it costs far fewer evaluations.
 Choices between trainings are by log p. The number of steps of the solver is doubled until log p no longer moves.
 """
 

@@ -2,7 +2,7 @@
 
 ``diffusion:score`` learns with the noise and the scaling of Karras et al. (2022), ``diffusion:ddpm`` predicts the noise on
 DDPM's schedule (Ho et al. 2020), ``diffusion:energy`` has a scalar network whose gradient is the score. At a look at the
-select rows the variational bound of their log p is what counts: it costs a hundredth of log p by the probability-flow ODE,
+select rows the variational bound of their log p is what counts: it costs far fewer evaluations than the ODE,
 which decides between trainings. The number of steps of that ODE is doubled until log p no longer moves.
 """
 

@@ -2,7 +2,7 @@
 
 Definition. y[i, j] = Σ_{a, b} x[i + a − k//2, j + b − k//2] W[a, b] + bias, zeros outside: the size stays. Sizes change by
 ``fold`` (2 x 2 pixels become channels) and ``unfold``, with a matrix product beside: no strides, so no dilated gradients.
-Gradients are XLA's own: the weight gradient as nine matrix products took twice the time (64 pictures of 14 x 14 x 64, two
+Gradients are XLA's own: the weight gradient as nine matrix products was slower (64 pictures of 14 x 14 x 64, two busy
 cores). Weights are drawn with NumPy, variance 1/fan-in, and can start at zero.
 """
 
