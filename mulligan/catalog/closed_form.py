@@ -20,6 +20,7 @@ CLOSED_FORM = (
         good_at="one cloud; a baseline that takes no time",
         watch_for="covers all modes with one",
         make="mulligan.families.gaussian:make",
+        incomplete=True,
         classes=("mulligan.targets.gaussian:Gaussian",),
         baseline=True,
     ),
@@ -34,6 +35,7 @@ CLOSED_FORM = (
         good_at="several clouds, small tables, a table of parameters",
         watch_for="thin curved supports need many parts",
         make="mulligan.families.mixture:make",
+        incomplete=True,
         classes=("mulligan.targets.mixture:GaussianMixture",),
         options=(
             Option("parts", "integers", None, "number of Gaussians; several are compared on select", 1, 512),
@@ -74,6 +76,7 @@ CLOSED_FORM = (
         good_at="many correlated columns, latent variables",
         watch_for="one cloud only",
         make="mulligan.families.factor:make",
+        incomplete=True,
         classes=("mulligan.models.factor:FactorModel",),
         options=(
             Option("factors", "integers", None, "number of latent factors; several are compared on select", 0, 512),

@@ -21,7 +21,7 @@ from mulligan.errors import UsageError
 if TYPE_CHECKING:
     from mulligan.data.table import ReadOptions
 
-Missing = Literal["refuse", "drop"]
+Missing = Literal["refuse", "drop", "model"]
 Binarise = Literal["half", "draw"]
 Listed = list[str] | None
 
@@ -44,9 +44,9 @@ class Common:
 class FileFlags:
     """How to read a file: the flags of ``mulligan.data.table.ReadOptions`` that hold for rows of any schema."""
 
-    missing: Annotated[Missing, _option("--missing", help="Rows with empty cells: refuse (default), or drop.")] = (
-        "refuse"
-    )
+    missing: Annotated[
+        Missing, _option("--missing", help="Empty cells: refuse (default), drop those rows, or model.")
+    ] = "refuse"
     na: Annotated[Listed, _option("--na", metavar="A,B", help="Texts that mean an empty cell, such as n/a,-.")] = None
     rename: Annotated[Listed, _option("--rename", metavar="OLD=NEW", help="Other names for columns.")] = None
     sep: Annotated[str | None, _option("--sep", metavar="CHAR", help="Separator of a CSV (guessed and said).")] = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from mulligan.data.resolution import Grid, as_written, find_caps, find_grid, grid_of_step
 from mulligan.data.table import Column, Frame, Output, ReadOptions
-from mulligan.data.treatment import as_texts
+from mulligan.data.treatment import as_texts, is_empty
 from mulligan.errors import DataError, UsageError
 
 MAX_LEVELS = 50
@@ -30,11 +31,19 @@ def is_label(cells: np.ndarray, origin: Output) -> bool:
 
 
 def classify(name: str, frame: Frame, options: ReadOptions) -> tuple[Column, np.ndarray, list[str]]:
-    """The column, its values as float64 (codes for levels), shape (rows,), and the notes.
+    """The column, its values as float64 (codes for levels; NaN for empty cells), shape (rows,), and the notes.
 
     Raises DataError for a category with too many levels or a stated step that does not fit, UsageError for an option
     that does not suit the column.
     """
+    empty = is_empty(frame.columns[name])
+    if empty.any():  # the column is judged by the cells that are there; the others stay empty
+        lines = None if frame.lines is None else frame.lines[~empty]
+        there = replace(frame, columns={name: frame.columns[name][~empty]}, lines=lines)
+        column, shown, notes = classify(name, there, options)
+        values = np.full(len(empty) if column.modelled else 0, np.nan)
+        values[~empty if column.modelled else slice(0)] = shown
+        return column, values, notes
     cells, origin, decimals = frame.columns[name], frame.origin[name], frame.decimals[name]
     distinct, counts = np.unique(cells.astype(str) if cells.dtype == object else cells + 0.0, return_counts=True)
     if len(distinct) == 1:

@@ -36,11 +36,12 @@ _CAP_MARGIN = 1e-3  # of a continuous cap's cell, left free at the end of the su
 
 class Encoded(NamedTuple):
     """``points`` (n, m, d) float64: m draws for each row. ``log_jacobian`` (n, m): add it to log p(z). ``given`` (n, g)
-    is what each row is conditioned on, or None."""
+    is what each row is conditioned on, or None. ``missing`` (n, d) marks the coordinates of empty cells, which are NaN."""
 
     points: np.ndarray
     log_jacobian: np.ndarray
     given: np.ndarray | None = None
+    missing: np.ndarray | None = None
 
     @property
     def flat(self) -> np.ndarray:
@@ -59,7 +60,7 @@ class Encoded(NamedTuple):
         """So many of each row's draws, from the first, that there are about ``most`` points; every row is kept."""
         n, m, _ = self.points.shape
         kept = max(1, min(m, most // max(n, 1)))
-        return Encoded(self.points[:, :kept], self.log_jacobian[:, :kept], self.given)
+        return self._replace(points=self.points[:, :kept], log_jacobian=self.log_jacobian[:, :kept])
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,12 @@ class Codec:
 
         m is ``draws`` (16 unless told; fewer for pictures of more than 64 pixels) where anything is dequantised, else 1.
         The draws depend on the row's values and on ``salt`` only, which is one integer or one a row (n,): training gives
-        equal rows different draws.
+        equal rows different draws. An empty cell (NaN) has NaN in its coordinates and adds no Jacobian.
         """
         values = np.asarray(values, np.float64)
+        empty = np.isnan(values)
+        if hollow := bool(empty.any()):
+            values = np.where(empty, self.decode(np.zeros((1, self.dim))), values)  # any valid value, taken out below
         m = (draws or self._scoring_draws) if self.dequantises else 1
         uniforms = row_uniforms(values, m, self.dim, salt) if self.dequantises else None
         if uniforms is not None and self.schema.image is not None and self.schema.image.levels > 2:
@@ -126,8 +130,11 @@ class Codec:
                 points[:, :, place], extra = _encode_levels(part, values[:, j].astype(int), u)
             else:
                 points[:, :, part.start], extra = _encode_number(column, part, values[:, j], u, m)
-            log_jacobian += extra
-        return Encoded(points, log_jacobian)
+            log_jacobian += np.where(empty[:, j, None], 0.0, extra) if hollow else extra
+        if not hollow:
+            return Encoded(points, log_jacobian)
+        missing = np.repeat(empty, [part.width for part in self.parts], axis=1)
+        return Encoded(np.where(missing[:, None, :], np.nan, points), log_jacobian, missing=missing)
 
     @property
     def _scoring_draws(self) -> int:
@@ -208,7 +215,8 @@ def _pixel_parts(values: np.ndarray) -> tuple[Part, ...]:
 
 
 def fit_part(column: Column, values: np.ndarray, start: int) -> Part:
-    """What is learned of one column from its training values; ``start`` is its first coordinate."""
+    """What is learned of one column from its training values (empty ones aside); ``start`` is its first coordinate."""
+    values = values[~np.isnan(values)]
     if column.kind in ("binary", "categorical"):
         counts = np.bincount(values.astype(int), minlength=len(column.levels)) + 1.0
         return Part(start, len(column.levels) - 1, shares=tuple(counts / counts.sum()))

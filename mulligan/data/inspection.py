@@ -24,6 +24,7 @@ from mulligan.data.treatment import (
     check_options,
     draw_rows,
     drop_incomplete,
+    is_empty,
     place,
     places,
     refuse_huge,
@@ -68,7 +69,8 @@ def inspect(frame: Frame, options: ReadOptions | None = None) -> Table:
         left = "; ".join(f"{column.name!r} is a {column.kind}" for column in columns) or "all were dropped"
         raise DataError(f"{frame.source.name} has no column to model", left, do=_mend_nothing(columns))
     matrix = np.stack(values, axis=1)
-    notes += [*affine_relations(schema, matrix), *linear_relations(schema, matrix)]
+    complete = matrix[~np.isnan(matrix).any(axis=1)]
+    notes += [*affine_relations(schema, complete), *linear_relations(schema, complete)]
     duplicates = len(matrix) - len(np.unique(matrix, axis=0))
     if duplicates:
         word, share = "row" if duplicates == 1 else "rows", 100 * duplicates / len(matrix)
@@ -180,7 +182,7 @@ def conform(frame: Frame, schema: Schema, options: ReadOptions | None = None, na
     frame = roles.frame
     if not len(frame):
         raise DataError(f"{name} has 0 rows", do="bring at least one")
-    values = [_conformed(column, frame, name) for column in schema.modelled]
+    values = [_conformed_cells(column, frame, name) for column in schema.modelled]
     for column in schema.columns:
         if column.kind == "constant" and column.name in frame.columns:
             _refuse_other_constant(column, frame, name)
@@ -219,6 +221,19 @@ def _refuse_missing_columns(frame: Frame, schema: Schema, name: str) -> None:
         why=f"Model columns: {names}",
         do=f"--rename {near[0]}={first}" if near else "add the column",
     )
+
+
+def _conformed_cells(column: Column, frame: Frame, name: str) -> np.ndarray:
+    """The column's values, NaN for the empty cells that ``--missing model`` lets pass."""
+    empty = is_empty(frame.columns[column.name])
+    if not empty.any():
+        return _conformed(column, frame, name)
+    values = np.full(len(frame), np.nan)
+    if not empty.all():
+        lines = np.arange(len(frame)) + 1 if frame.lines is None else frame.lines
+        there = replace(frame, columns={column.name: frame.columns[column.name][~empty]}, lines=lines[~empty])
+        values[~empty] = _conformed(column, there, name)
+    return values
 
 
 def _conformed(column: Column, frame: Frame, name: str) -> np.ndarray:

@@ -70,6 +70,7 @@ def row_numbers(values: np.ndarray) -> np.ndarray:
     >>> row_numbers(np.array([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0]]))
     array([1, 0, 1])
     """
+    values = np.where(np.isnan(values), np.inf, values)  # no table holds an infinity; NaN would differ from itself
     if values.shape[1] < WIDE:
         return np.unique(values + 0.0, axis=0, return_inverse=True)[1].reshape(len(values)).astype(np.int64)
     digests = [hashlib.blake2b((row + 0).tobytes(), digest_size=16).digest() for row in values]

@@ -140,9 +140,10 @@ class Table:
     """Rows ready to be modelled.
 
     ``values`` is float64 of shape (rows, modelled columns): numbers in the user's own units; for binary and categorical
-    columns the code, a position in ``levels``. ``notes`` are the sentences that say what was done and found. ``groups``
-    (int, one a row) must not straddle a split; ``parts`` ("train", "select", "test" a row) is a split that the user
-    brought. ``treated_as_iid`` is True for draws from a law, where equal rows are chance, not duplicates.
+    columns the code, a position in ``levels``; NaN for an empty cell, where such cells are to be modelled. ``notes``
+    are the sentences that say what was done and found. ``groups`` (int, one a row) must not straddle a split; ``parts``
+    ("train", "select", "test" a row) is a split that the user brought.
+    ``treated_as_iid`` is True for draws from a law, where equal rows are chance, not duplicates.
     """
 
     schema: Schema
@@ -220,7 +221,16 @@ class Table:
 
 
 def present(column: Column, values: np.ndarray) -> np.ndarray:
-    """Numbers and codes as the user writes them: levels for codes, integers as integers, decimals as in the file."""
+    """Numbers and codes as the user writes them: levels for codes, integers as integers, decimals as in the file.
+
+    Where cells are empty (NaN), texts have None there, and numbers are floats with NaN.
+    """
+    empty = np.isnan(values)
+    if empty.any():
+        as_text = column.levels and column.output == "text"
+        shown = np.full(len(values), None if as_text else np.nan, object if as_text else float)
+        shown[~empty] = present(column, values[~empty])
+        return shown
     if column.kind in ("binary", "categorical"):
         if column.output == "text":
             return np.asarray(column.levels, dtype=object)[values.astype(int)].astype(str)
@@ -243,7 +253,8 @@ class ReadOptions:
 
     ``sep`` and ``decimal`` of a CSV (guessed and said when None), ``format`` (``csv``, ``parquet``, ``npy``, ``npz``; by
     first bytes when None), ``header`` (None: guessed and said), ``na`` (texts that mean an empty cell), ``missing``
-    (``refuse`` or ``drop``), ``keep`` (labels to model all the same), ``drop`` (columns to leave out), ``continuous``
+    (``refuse``, ``drop``, or ``model``: empty cells stay, as NaN), ``keep`` (labels to model all the same), ``drop``
+    (columns to leave out), ``continuous``
     (columns, or ``("all",)``, not to be treated as gridded), ``categorical`` (numeric columns that are names),
     ``resolution`` (column to grid step), ``transform`` (column to ``none``, ``log``, ``logit``, ``auto``), ``rename``
     (old to new name), ``rows`` (at most that many, by a stated draw with ``seed``), ``group`` and ``split`` (names of
@@ -258,7 +269,7 @@ class ReadOptions:
     format: str | None = None
     header: bool | None = None
     na: Sequence[str] = ()
-    missing: Literal["refuse", "drop"] = "refuse"
+    missing: Literal["refuse", "drop", "model"] = "refuse"
     keep: Sequence[str] = ()
     drop: Sequence[str] = ()
     continuous: Sequence[str] = ()

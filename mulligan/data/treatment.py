@@ -34,8 +34,8 @@ class Roles:
 def check_options(frame: Frame, options: ReadOptions) -> None:
     """Every option names columns that exist and values that are allowed; else UsageError with the nearest name."""
     names = tuple(frame.columns)
-    if options.missing not in ("refuse", "drop"):
-        raise UsageError(f"--missing is {options.missing!r}", do="--missing refuse or --missing drop")
+    if options.missing not in ("refuse", "drop", "model"):
+        raise UsageError(f"--missing is {options.missing!r}", do="--missing refuse, --missing drop or --missing model")
     if options.rows is not None and options.rows < 1:
         raise UsageError(f"--rows is {options.rows}", do="--rows with a whole number of at least 2")
     for flag, named in (
@@ -174,6 +174,7 @@ def settle_texts(frame: Frame, texts_meant: Sequence[str] = ()) -> Frame:
 def drop_incomplete(roles: Roles, options: ReadOptions, ignore: Sequence[str] = ()) -> Roles:
     """Refuse empty cells and infinities, or (``--missing drop``) leave those rows out and say how many.
 
+    ``--missing model`` keeps rows with empty cells (infinities are refused, and rows that show nothing are left out).
     ``ignore`` are columns that are not modelled anyway.
     """
     frame = roles.frame
@@ -185,8 +186,8 @@ def drop_incomplete(roles: Roles, options: ReadOptions, ignore: Sequence[str] = 
     n, kept = len(frame), int((~incomplete & ~endless).sum())
     counts = {name: int(mask.sum()) for name, mask in empty.items() if mask.any()}
     shown = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    if options.missing == "refuse":
-        if counts:
+    if options.missing != "drop":
+        if counts and options.missing == "refuse":
             cells = f"{sum(counts.values()):,} empty {'cell' if sum(counts.values()) == 1 else 'cells'}"
             hollow = [name for name, count in counts.items() if count == n]
             do = f"--missing drop (keeps {kept:,} of {n:,})" if kept else "--drop the columns that are mostly empty"
@@ -202,7 +203,7 @@ def drop_incomplete(roles: Roles, options: ReadOptions, ignore: Sequence[str] = 
                 raise DataError(
                     f"{place(row, frame)}, {name!r} is {frame.columns[name][row]}{more}", do="fix it or --missing drop"
                 )
-        return roles
+        return roles if options.missing == "refuse" else _keep_incomplete(roles, empty, shown)
     notes = []
     if counts:
         gone = int(incomplete.sum())
@@ -216,6 +217,23 @@ def drop_incomplete(roles: Roles, options: ReadOptions, ignore: Sequence[str] = 
             f"every row has an empty or infinite cell ({shown})", do="--drop the columns that are mostly empty"
         )
     return take_rows(roles, np.flatnonzero(~incomplete & ~endless), *notes) if notes else roles
+
+
+def _keep_incomplete(roles: Roles, empty: dict[str, np.ndarray], shown: str) -> Roles:
+    """Rows with empty cells stay, those that show nothing do not; both are said."""
+    n = len(roles.frame)
+    cells = np.stack([*empty.values()]) if empty else np.zeros((1, n), bool)
+    hollow = cells.all(axis=0)
+    columns = [name for name, mask in empty.items() if mask.all()]
+    if columns and n:
+        raise DataError(f"{columns[0]!r} has no cell that is not empty", do=f"--drop {','.join(columns)}")
+    incomplete = int((cells.any(axis=0) & ~hollow).sum())
+    if not incomplete and not hollow.any():
+        return roles
+    notes = [f"{incomplete:,} of {n:,} rows have empty cells ({shown}): kept as unknown (--missing model)"]
+    if hollow.any():
+        notes.append(f"left out {int(hollow.sum()):,} rows without any cell")
+    return take_rows(roles, np.flatnonzero(~hollow), *notes)
 
 
 def draw_rows(roles: Roles, options: ReadOptions) -> Roles:

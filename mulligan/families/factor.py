@@ -14,6 +14,7 @@ import numpy as np
 
 from mulligan.catalog import Effort
 from mulligan.errors import FitError, UsageError
+from mulligan.families.incomplete import IncompleteFit
 from mulligan.families.recipe import Allowance, Fitting, Outcome, Recipe, all_points, weighted_moments
 from mulligan.learners.expectation_maximisation import FactorEM, FactorState
 from mulligan.loop import Run, Settled, run
@@ -31,7 +32,8 @@ def make(variant: str | None, effort: Effort, factors: tuple[int, ...] | None) -
 
 def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] | None) -> Outcome:
     """Fit each number of factors, keep the best on select."""
-    mean, covariance = weighted_moments(all_points(fitting.train))
+    hollow = IncompleteFit(fitting, 1e-6) if fitting.incomplete else None
+    mean, covariance = weighted_moments(all_points(fitting.train))  # NaN where cells are empty, and then not used
     covariance = covariance + 1e-6 * np.eye(fitting.dim)
     best: tuple[float, FactorModel, int, Run | None] | None = None
     choices = []
@@ -43,7 +45,12 @@ def fit(fitting: Fitting, ppca: bool, effort: Effort, factors: tuple[int, ...] |
             raise UsageError(
                 f"factors is {count}; expected less than the {fitting.dim} encoded columns", "factor.factors"
             )
-        state, finished = _fit_one(fitting, covariance, count, ppca, effort, allowance)
+        finished: Run | None
+        if hollow is None:
+            state, finished = _fit_one(fitting, covariance, count, ppca, effort, allowance)
+        else:
+            mean, state, finished = hollow.factors(count, ppca, FLOOR, STEPS[effort], TOLERANCE, allowance)
+            allowance.spend(finished)
         if finished is not None and not finished.healthy:
             health.append(f"factor q={count}: {finished.stopped}")
         model = FactorModel(jnp.asarray(mean, jnp.float32), state.loadings, state.noise)

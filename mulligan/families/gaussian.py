@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mulligan.catalog import Effort
+from mulligan.families.incomplete import IncompleteFit
 from mulligan.families.recipe import Fitting, Outcome, Recipe, all_points, weighted_moments
 from mulligan.targets.gaussian import Gaussian
 
@@ -18,9 +19,20 @@ def make(variant: str | None, effort: Effort) -> Recipe:
 
 
 def fit(fitting: Fitting) -> Outcome:
-    """μ = mean, Σ = covariance + 1e-6·I."""
+    """μ = mean, Σ = covariance + 1e-6·I; where cells are empty, the maximum-likelihood estimates by EM."""
+    if fitting.incomplete:
+        return _fit_incomplete(fitting)
     mean, covariance = weighted_moments(all_points(fitting.train))
     d = fitting.dim
     factor = np.linalg.cholesky(covariance + RIDGE * np.eye(d))
     model = Gaussian(jnp.asarray(mean, jnp.float32), jnp.asarray(factor, jnp.float32))
     return Outcome(model, "gaussian", parameters=d + d * (d + 1) // 2)
+
+
+def _fit_incomplete(fitting: Fitting) -> Outcome:
+    found, d = IncompleteFit(fitting, RIDGE), fitting.dim
+    model = Gaussian(jnp.asarray(found.mean, jnp.float32), jnp.asarray(found.factor, jnp.float32))
+    run = found.normal
+    health = [] if run.stopped else [f"EM for the empty cells has not settled after {run.step} steps"]
+    history = {"train": run.history["log_likelihood"]}
+    return Outcome(model, "gaussian", d + d * (d + 1) // 2, history=history, steps=run.step, health=health)

@@ -20,6 +20,7 @@ from jaxtyping import PRNGKeyArray
 from mulligan.catalog import Effort
 from mulligan.data.given import AnyCodec
 from mulligan.errors import FitError, UsageError
+from mulligan.families.incomplete import IncompleteFit
 from mulligan.families.recipe import Allowance, Fitting, Outcome, Recipe, all_points
 from mulligan.learners.expectation_maximisation import MixtureEM, MixtureState, mixture_em
 from mulligan.learners.seeding import seeded_state
@@ -120,6 +121,7 @@ class _Search:
         self.fitting, self.plan = fitting, plan
         self.allowance = Allowance(fitting.budget, fitting.steps, fitting.compiled)
         self.points = all_points(fitting.train).astype(np.float32)
+        self.incomplete = IncompleteFit(fitting, regularisation) if fitting.incomplete else None
         self.kernels: dict[str, MixtureEM] = {}
         self.regularisation = regularisation
         self.failures: list[str] = []
@@ -128,6 +130,10 @@ class _Search:
         """EM from one seed; None where nothing is left to spend, or EM broke down at once."""
         if self.allowance.over or self.fitting.interrupted():
             return None
+        if self.incomplete is not None:
+            tolerance, ridge = self.plan.tolerance, self.regularisation
+            finished = self.incomplete.mixture(covariance, parts, restart, steps, tolerance, ridge, self.allowance)
+            return self._judged(finished, covariance, parts, restart)
         generator = np.random.default_rng([self.fitting.seed, parts, restart])
         begin = seeded_state(self.points, parts, padded_parts(parts), generator)
         if covariance not in self.kernels:
@@ -143,7 +149,11 @@ class _Search:
             budget=self.allowance.seconds_left(),
             listener=lambda step, total, latest: self.fitting.pulse(label, step, total, latest),
         )
+        return self._judged(finished, covariance, parts, restart)
+
+    def _judged(self, finished: Run, covariance: str, parts: int, restart: int) -> Fit | None:
         self.allowance.spend(finished)
+        label = f"mixture {parts} {covariance}"
         if not finished.healthy:
             self.failures.append(f"{label}, start {restart}: {finished.stopped}")
         score = self.fitting.select_score(as_mixture(finished.state))

@@ -60,6 +60,11 @@ class Fitting:
         return self.train.points.shape[2]
 
     @property
+    def incomplete(self) -> bool:
+        """Whether training rows have empty cells: NaN in the points."""
+        return self.train.missing is not None
+
+    @property
     def given(self) -> int:
         """g, the number of coordinates that the model is conditioned on; 0 where it is not."""
         return 0 if self.train.given is None else self.train.given.shape[1]

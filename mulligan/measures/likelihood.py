@@ -15,9 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mulligan.catalog import FAMILIES
 from mulligan.core import Density, Sampler, score_of
 from mulligan.data.codec import Encoded
+from mulligan.errors import DataError
 from mulligan.loop import compile_small
+from mulligan.models.incomplete import marginal_log_prob, mixture_form
 
 BLOCK = 1024
 
@@ -39,15 +42,38 @@ def row_log_prob(density: Density, encoded: Encoded) -> np.ndarray:
 
 
 def row_likelihood(density: Density, encoded: Encoded) -> RowLikelihood:
-    """log p of each row, with the influence of its draws (all 0 where a row is one point)."""
+    """log p of each row, with the influence of its draws (all 0 where a row is one point).
+
+    Of a row with empty cells it is log p of the cells that are there. Raises DataError where a model cannot say that.
+    """
     n, m, _ = encoded.points.shape
-    log_w = point_log_prob(density, encoded.flat, encoded.flat_given).reshape(n, m) + encoded.log_jacobian
+    log_p = (
+        point_log_prob(density, encoded.flat, encoded.flat_given)
+        if encoded.missing is None
+        else _marginal_log_prob(density, encoded)
+    )
+    log_w = log_p.reshape(n, m) + encoded.log_jacobian
     if m == 1:
         return RowLikelihood(log_w[:, 0], np.zeros((n, 1)))
     log_mean = log_mean_exp(log_w)
     with np.errstate(invalid="ignore", over="ignore"):
         influence = np.exp(log_w - log_mean[:, None]) - 1
     return RowLikelihood(log_mean, np.where(np.isfinite(influence), influence, 0.0))
+
+
+def _marginal_log_prob(density: Density, encoded: Encoded) -> np.ndarray:
+    """log p of the coordinates that each point shows, where the model has its marginals in closed form; else DataError."""
+    form = mixture_form(density)
+    if form is None or encoded.missing is None:
+        able = ", ".join(name for name, family in FAMILIES.items() if family.incomplete)
+        raise DataError(
+            f"rows with empty cells cannot be scored by {type(density).__name__}",
+            why="Their log p is a marginal, which it does not have in closed form",
+            do=f"--missing drop, or a family that has: {able}",
+        )
+    n, m, d = encoded.points.shape
+    missing = np.repeat(encoded.missing, m, axis=0)
+    return marginal_log_prob(form, encoded.points.reshape(n * m, d), missing)
 
 
 def draw_error(influence: np.ndarray, rows: np.ndarray, clusters: np.ndarray | None = None) -> float:

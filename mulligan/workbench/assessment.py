@@ -72,10 +72,13 @@ def assess(
         "table": outcome.table if prepared.table.schema.image is None else None,  # a number a pixel is no reading
     }
     if draws is not None:
-        judged = test.values, draws.values[: len(test)], fitted.schema, seed, prepared.test_clusters
+        # samples are whole rows: they are compared with the test rows that are whole, too
+        whole = np.flatnonzero(~np.isnan(test.values).any(axis=1))
+        test, clusters = test.rows(whole), prepared.test_clusters[whole]
+        judged = test.values, draws.values[: len(test)], fitted.schema, seed, clusters
         row["two_sample_auc"] = two_sample_auc(*judged).to_json()
         row["holes"] = _holes(prepared.table, draws)
-        row["samples"], told = likeness(fitted, prepared, test, draws, seed)
+        row["samples"], told = likeness(fitted, prepared, test, draws, seed, clusters)
         row["health"] += [*_outside(prepared.table, draws), *told]
     if prepared.table.schema.image is not None:
         bits = bits_per_dimension(Quantity.from_json(row["log_prob"]), prepared.table.schema.image.pixels)
@@ -192,7 +195,7 @@ def _outside(table: Table, draws: Table) -> list[str]:
     for j, column in enumerate(table.schema.modelled):
         if column.kind in ("binary", "categorical"):
             continue
-        low, high = table.values[:, j].min(), table.values[:, j].max()
+        low, high = np.nanmin(table.values[:, j]), np.nanmax(table.values[:, j])
         below, above = float((draws.values[:, j] < low).mean()), float((draws.values[:, j] > high).mean())
         negative = float((draws.values[:, j] < 0).mean())
         if low >= 0 and negative > MOST_OUTSIDE:

@@ -24,7 +24,7 @@ from mulligan.measures.likelihood import row_log_prob
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.preparation import Prepared, data_entry, prepare, split_entry
 from mulligan.workbench.resuming import open_checkpoints, without_resume
-from mulligan.workbench.settings import check_able, check_settings, check_watch
+from mulligan.workbench.settings import check_able, check_incomplete, check_settings, check_watch
 from mulligan.workbench.sources import open_rows, open_table
 from mulligan.workbench.talk import Talk, parse_budget
 
@@ -144,6 +144,7 @@ def fit_prepared(
 ) -> tuple[Fitted, Outcome, Timing]:
     """Run one family's recipe on prepared rows; the test part is not touched."""
     check_settings(effort, steps)
+    check_incomplete(entry, prepared.incomplete_rows)
     dim = prepared.codec.dim
     if entry.most_columns is not None and dim > entry.most_columns:
         raise DataError(

@@ -18,17 +18,20 @@ ALARM = 0.001  # of a p-value: with a dozen families, a false alarm comes in one
 
 
 def likeness(
-    fitted: Fitted, prepared: Prepared, test: Table, draws: Table, seed: int
+    fitted: Fitted, prepared: Prepared, test: Table, draws: Table, seed: int, clusters: np.ndarray
 ) -> tuple[dict[str, Any], list[str]]:
     """Distances between draws and test rows and the copied share as plain dictionaries, and sentences for ``health``.
 
-    Equal rows that the split kept together, and rows of one group, count once: the p-values need independent rows.
+    Equal rows that the split kept together, and rows of one group (``clusters`` of the test rows), count once: the p-values
+    need independent rows. Rows with empty cells are left out.
     """
     generator = np.random.default_rng([seed, 241])
-    kept = one_of_each(prepared.test_clusters, seed)
+    kept = one_of_each(clusters, seed)
     paired = bool(fitted.given)
     generated = draws.values[kept] if paired else draws.values
-    train = _independent(prepared.rows_of("train"), "duplicates grouped" in prepared.split.notes, generator)
+    train = prepared.rows_of("train")
+    train = train.rows(~np.isnan(train.values).any(axis=1))
+    train = _independent(train, "duplicates grouped" in prepared.split.notes, generator)  # type: ignore[assignment]
     is_image = prepared.table.schema.image is not None
     found = sample_quality(train, test.values[kept], generated, fitted.schema, seed, paired=paired, one_unit=is_image)
     rows = len(kept)

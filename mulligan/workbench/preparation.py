@@ -57,6 +57,11 @@ class Prepared:
         return self.codec.given_names if isinstance(self.codec, ConditionalCodec) else ()
 
     @property
+    def incomplete_rows(self) -> int:
+        """How many rows of the table have empty cells (``--missing model``)."""
+        return int(np.isnan(self.table.values).any(axis=1).sum())
+
+    @property
     def test_rows(self) -> np.ndarray:
         """The test rows as numbers, for pictures and for errors of what was read already."""
         return self._test.values
@@ -116,6 +121,8 @@ def _refuse_non_finite(encoded: Encoded, codec: AnyCodec, part: str) -> None:
     if encoded.given is not None and not np.isfinite(encoded.given).all():
         raise DataError(f"a given column leaves the finite numbers in {part} rows", do="--transform NAME=none")
     bad = ~np.isfinite(encoded.points).all(axis=1)
+    if encoded.missing is not None:
+        bad &= ~encoded.missing
     if not bad.any():
         return
     columns = codec.inner.schema.modelled if isinstance(codec, ConditionalCodec) else codec.schema.modelled
@@ -201,6 +208,8 @@ def _normal_score(table: Table, split: Split, column: Any) -> float | None:
     if outside_support(column, values).any():
         return None
     one = replace(table, schema=Schema((column,)), values=values, groups=None, parts=None)
+    there = ~np.isnan(values[:, 0])
+    split = replace(split, train=split.train[there[split.train]], select=split.select[there[split.select]])
     codec = fit_codec(one.rows(split.train))
     encoded = codec.encode(one.rows(split.select).values, 4)
     log_p = -0.5 * (encoded.points[:, :, 0] ** 2 + np.log(2 * np.pi)) + encoded.log_jacobian

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mulligan.catalog import EFFORTS, FAMILIES, Family, near
-from mulligan.errors import UsageError
+from mulligan.errors import DataError, UsageError
 
 
 def check_settings(effort: str, steps: int | None) -> None:
@@ -31,6 +31,18 @@ def check_watch(watch: Callable[..., Any] | Sequence[Callable[..., Any]]) -> tup
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise UsageError(f"every of a callback is {every!r}; expected a whole number of steps from 1")
     return callbacks
+
+
+def check_incomplete(family: Family, rows: int) -> None:
+    """Raises DataError where ``rows`` rows have empty cells and the family cannot be fitted to such rows."""
+    if rows and not family.incomplete:
+        able = ", ".join(name for name, other in FAMILIES.items() if other.incomplete)
+        raise DataError(
+            f"{family.name} cannot be fitted to rows with empty cells",
+            f"{rows:,} such rows",
+            "It needs every cell of a row",
+            f"--missing drop, or a family that can: {able}",
+        )
 
 
 def check_able(family: Family, given: Sequence[str], checkpoints: bool, watch: bool = False) -> None:
