@@ -85,7 +85,8 @@ class Family:
     made of ("module:Class"): a model folder may name these and no others. ``in_compare`` puts it into a comparison
     without being asked; ``most_columns`` is the greatest number of encoded columns that it can take; ``conditional`` says
     that it can model some columns given others, ``holds_rows`` that its model contains the training rows,
-    ``binary_only`` that every column must be binary, ``incomplete`` that it fits rows with empty cells as they are.
+    ``binary_only`` that every column must be binary, ``incomplete`` that it fits rows with empty cells as they are,
+    ``weighted`` that rows may count more or less than once.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Family:
     holds_rows: bool = False
     binary_only: bool = False
     incomplete: bool = False
+    weighted: bool = False
     classes: tuple[str, ...] = ()
 
     @property

@@ -21,6 +21,7 @@ CLOSED_FORM = (
         watch_for="covers all modes with one",
         make="mulligan.families.gaussian:make",
         incomplete=True,
+        weighted=True,
         classes=("mulligan.targets.gaussian:Gaussian",),
         baseline=True,
     ),
@@ -36,6 +37,7 @@ CLOSED_FORM = (
         watch_for="thin curved supports need many parts",
         make="mulligan.families.mixture:make",
         incomplete=True,
+        weighted=True,
         classes=("mulligan.targets.mixture:GaussianMixture",),
         options=(
             Option("parts", "integers", None, "number of Gaussians; several are compared on select", 1, 512),
@@ -59,6 +61,7 @@ CLOSED_FORM = (
         make="mulligan.families.kde:make",
         classes=("mulligan.models.kernel_density:KernelDensity",),
         holds_rows=True,
+        weighted=True,
         options=(
             Option("bandwidth", "float", None, "kernel width in units of the standardised columns", 1e-4, 100.0),
             Option("kernel", "choice", None, "shape of the kernel", choices=("spherical", "full")),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from mulligan.cli.flags import Common, DataSeed, FileFlags, Output, Overwrite, takes_flags
 from mulligan.cli.output import check_file, say_json, tell, write_table
@@ -14,6 +16,14 @@ HELP = """\
 Adds the column log_prob: nats, in the units of the table the model was fitted to; high is usual, low is unusual. CSV on
 stdout unless -o names a file (.csv, .parquet, or .npy for the numbers alone)."""
 COLUMN = "log_prob"
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="A,B", help="log p of these columns alone; the others need not be there."),
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--given", metavar="COL=VALUE,...", help="log p of the other columns given these: age>40,kind=red."),
+]
 
 
 @takes_flags
@@ -21,6 +31,8 @@ def verb(
     *,
     model: ModelArgument,
     source: SourceArgument,
+    columns: Columns = None,
+    given: Given = None,
     output: Output = None,
     overwrite: Overwrite = False,
     data_seed: DataSeed = 0,
@@ -34,10 +46,18 @@ def verb(
     require_density(fitted)
     if COLUMN in fitted.schema.names and (output is None or output.suffix != ".npy") and not common.json:
         raise UsageError(f"the model has a column {COLUMN!r} of its own", do="-o scores.npy, or --json")
+    if columns is not None and given:
+        raise UsageError("--columns and --given together", why="Each asks for another law", do="one of the two")
+    if columns is not None:
+        use_cache()
+        return _of_columns(fitted, model, source, columns.split(","), output, reading, common)
     rows, beside = _read(source, fitted.schema, reading, data_seed)
     use_cache()
-    values = fitted.log_prob(rows)
-    mean = _mean(rows, values, fitted.log_prob_kind)
+    law = fitted.condition(given) if given else None
+    values = fitted.log_prob(rows) if law is None else law.log_prob(rows)
+    mean = _mean(rows, values, fitted.log_prob_kind if law is None else law.log_prob_kind)
+    if law is not None:
+        tell(f"log p(evidence): {law.log_evidence}   method {law.method}", quiet=common.quiet)
     if common.json:
         say_json({**_facts(fitted, rows), "model": str(model), "mean": mean, COLUMN: values})
     if output is not None or not common.json:
@@ -47,6 +67,31 @@ def verb(
     place = output if output is not None else "stdout"
     tell(f"{place} adds {COLUMN}   mean of {len(rows):,} rows: {mean}", quiet=common.quiet)
     tell(f"log p of a row: {fitted.measure}", quiet=common.quiet)
+    return 0
+
+
+def _of_columns(
+    fitted: Any, model: Any, source: str, names: list[str], output: Path | None, reading: FileFlags, common: Any
+) -> int:
+    """log p of some columns of each row, with its standard error where it is an estimate."""
+    from dataclasses import replace
+
+    from mulligan.workbench.sources import open_rows
+
+    law = fitted.marginal([name.strip() for name in names])
+    schema = replace(
+        fitted.schema, columns=tuple(c for c in fitted.schema.columns if c.name in law.columns), image=None
+    )
+    others = tuple(c.name for c in fitted.schema.columns if c.name not in law.columns)
+    rows = open_rows(source, schema, replace(reading.options(), drop=others))
+    values, stderr = law.estimate(rows)
+    kind = "estimate" if stderr.any() else "exact"
+    if common.json:
+        say_json({"model": str(model), "columns": list(law.columns), "kind": kind, COLUMN: values, "stderr": stderr})
+    if output is not None or not common.json:
+        write_table({**rows.to_dict(), COLUMN: values, f"{COLUMN}_stderr": stderr}, values, output)
+    where = f"{output if output is not None else 'stdout'} adds {COLUMN} of {', '.join(law.columns)}"
+    tell(f"{where}   mean of {len(rows):,} rows: {_mean(rows, values, kind)}", quiet=common.quiet)
     return 0
 
 

@@ -31,7 +31,7 @@ Given = Annotated[
     typer.Option(
         "--given",
         metavar="COL=VALUE,...|FILE",
-        help="Values of the columns that a model of p(others | given) takes, or a file with them, used row by row.",
+        help="What is known: age>40,kind=red. For a model of p(others | given) values of those columns, or a file of them.",
     ),
 ]
 ROWS, ON_A_SHEET = 1000, 64
@@ -59,10 +59,16 @@ def verb(
         _require_numbers(fitted.schema)
     if as_sheet and fitted.schema.image is None:
         raise UsageError(f"-o is {output}", f"{fitted.label} is no model of pictures", do="-o new.csv")
-    known = None if given is None else _known(given, fitted, reading)
+    conditioned = given is not None and not fitted.given
+    known = None if given is None or conditioned else _known(given, fitted, reading)
     use_cache()
     some = ON_A_SHEET if as_sheet else ROWS
-    rows = fitted.sample(some if n is None and not isinstance(known, Table) else n, seed=seed, given=known)
+    if conditioned:
+        law = fitted.condition(given, seed=seed)
+        rows = law.sample(n or some, seed=seed)
+        _say_law(law, common.quiet)
+    else:
+        rows = fitted.sample(some if n is None and not isinstance(known, Table) else n, seed=seed, given=known)
     for note in known.notes if isinstance(known, Table) else ():
         tell(f"note   {note}", quiet=common.quiet)
     n = len(rows)
@@ -84,12 +90,19 @@ def verb(
     return 0
 
 
+def _say_law(law: Any, quiet: bool) -> None:
+    """How the rows were made, and what the evidence's probability is."""
+    told = ", ".join(
+        f"{key.replace('_', ' ')} {v if isinstance(v, str) else f'{v:.3g}'}" for key, v in law.diagnostics.items()
+    )
+    tell(f"method {law.method}" + (f"   {told}" if told else ""), quiet=quiet)
+    tell(f"log p(evidence): {law.log_evidence}", quiet=quiet)
+
+
 def _known(texts: list[str], fitted: Any, reading: FileFlags) -> Any:
     """``--given`` as a table (of a file) or a mapping of one value each; UsageError where it suits no given column."""
     from mulligan.workbench.sources import open_given
 
-    if not fitted.given:
-        fitted.sample(1, given={})  # says that nothing can be given
     if len(texts) == 1 and ("=" not in texts[0] or Path(texts[0]).exists()):
         return open_given(texts[0], fitted.schema, fitted.given, reading.options())
     known: dict[str, Any] = {}

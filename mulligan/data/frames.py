@@ -40,7 +40,7 @@ def from_object(obj: Any, options: ReadOptions | None = None, name: str = "memor
 
 def _assemble(parsed: dict[str, Cells], name: str, notes: tuple[str, ...] = ()) -> Frame:
     if not parsed or not len(next(iter(parsed.values()))[0]):
-        raise DataError(f"{name} has {len(parsed)} columns and 0 rows")
+        raise DataError(f"{name} has {len(parsed)} columns and 0 rows", why="There is nothing to fit", do=_ACCEPTED)
     return Frame(
         columns={title: cells[0] for title, cells in parsed.items()},
         origin={title: cells[1] for title, cells in parsed.items()},
@@ -60,6 +60,8 @@ def _from_array(array: np.ndarray, options: ReadOptions, name: str) -> Frame:
         )
     if array.ndim not in (1, 2):
         raise DataError(f"an array of shape {array.shape}", why="A table has rows and columns", do=_ACCEPTED)
+    if not array.size:
+        raise DataError(f"an array of shape {array.shape}", why="There is nothing to fit", do=_ACCEPTED)
     columns = array.reshape(len(array), -1)
     notes = (f"an array has no names: columns are called x1 to x{columns.shape[1]}",)
     parsed = {f"x{j + 1}": _parse(f"x{j + 1}", columns[:, j], options) for j in range(columns.shape[1])}

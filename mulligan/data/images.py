@@ -13,6 +13,7 @@ import hashlib
 import io
 import math
 import zipfile
+import zlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,7 +51,7 @@ def are_pictures(source: Any) -> bool:
             return len(pictures_in(path, tables + 1)) > tables
         with path.open("rb") as file:
             return _holds_pictures(file)
-    except OSError:
+    except (OSError, ValueError, EOFError, zlib.error):  # a zero byte in the name; a broken archive
         return False  # the reader of tables says what is wrong
 
 
@@ -61,7 +62,7 @@ def _holds_pictures(file: BinaryIO) -> bool:
         try:
             with gzip.open(file) as inner:
                 return _is_idx(inner.read(4))
-        except (OSError, EOFError):
+        except (OSError, EOFError, zlib.error):
             return False
     if first == NUMPY:
         return len(_numpy_shape(file)) in (3, 4)
@@ -189,7 +190,7 @@ def read_idx(name: str, data: bytes) -> np.ndarray:
         size = math.prod(shape)
         room = len(data) * (MOST_SQUEEZED if squeezed else 1)
         values = file.read(size + 1) if size <= room else b""
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{name} is broken", str(error), do="copy or download it again") from None
     if len(values) != size or size > room:
         found = "more" if len(values) > size else f"{len(values):,}" if size <= room else "fewer"

@@ -178,7 +178,7 @@ def conform(frame: Frame, schema: Schema, options: ReadOptions | None = None, na
     groups, said = _groups(frame, options, name)
     frame = settle_texts(without(frame, extra), [*levelled, *texts])
     frame = replace(frame, notes=(*frame.notes, *notes, *said))
-    roles = drop_incomplete(Roles(frame, groups, None), options)
+    roles = drop_incomplete(Roles(frame, groups, None), options, every_row=True)
     frame = roles.frame
     if not len(frame):
         raise DataError(f"{name} has 0 rows", do="bring at least one")

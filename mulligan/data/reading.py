@@ -13,6 +13,7 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ class _Dialect:
 def _read_csv(name: str, data: bytes, options: ReadOptions, source: Source) -> Frame:
     text = _decode(name, data)
     if not text.strip():
-        raise DataError(f"{name} is empty")
+        raise DataError(f"{name} is empty", why="There is nothing to fit", do="a file with a line of names and rows")
     dialect = _sniff(text, options)
     rows, lines, blanks = _records(name, text, dialect.sep)
     first = [cell.strip() for cell in rows[0]]
@@ -105,7 +106,7 @@ def _read_csv(name: str, data: bytes, options: ReadOptions, source: Source) -> F
     _refuse_twice(name, names)
     rows, lines = (rows[1:], lines[1:]) if header else (rows, lines)
     if not rows:
-        raise DataError(f"{name} has a header and 0 rows")
+        raise DataError(f"{name} has a header and 0 rows", why="There is nothing to fit", do="a file with rows")
     _refuse_ragged(name, rows, lines, len(names), header)
     if blanks:
         notes.append(f"{blanks} blank {'line' if blanks == 1 else 'lines'} skipped")
@@ -273,7 +274,7 @@ def _read_numpy(name: str, data: bytes, options: ReadOptions, kind: str) -> Fram
         what = "holds Python objects (a pickle inside)" if pickled else "is broken"
         why = "Reading them runs code of whoever wrote it" if pickled else str(error)
         raise DataError(f"{name} {what}", why=why, do="save numbers only, or a CSV") from None
-    except (EOFError, OSError, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{name} is broken", str(error), do="write it again") from None
     if kind == "npy" or (len(arrays) == 1 and next(iter(arrays.values())).ndim == 2):
         return from_object(next(iter(arrays.values())), options, name)

@@ -171,10 +171,11 @@ def settle_texts(frame: Frame, texts_meant: Sequence[str] = ()) -> Frame:
     return replace(frame, columns=columns, origin=origin, decimals=decimals, notes=tuple(notes))
 
 
-def drop_incomplete(roles: Roles, options: ReadOptions, ignore: Sequence[str] = ()) -> Roles:
+def drop_incomplete(roles: Roles, options: ReadOptions, ignore: Sequence[str] = (), every_row: bool = False) -> Roles:
     """Refuse empty cells and infinities, or (``--missing drop``) leave those rows out and say how many.
 
-    ``--missing model`` keeps rows with empty cells (infinities are refused, and rows that show nothing are left out).
+    ``--missing model`` keeps rows with empty cells (infinities are refused, and rows that show nothing are left out, unless
+    ``every_row`` is to stay: rows for a model that exists, to be completed).
     ``ignore`` are columns that are not modelled anyway.
     """
     frame = roles.frame
@@ -191,6 +192,7 @@ def drop_incomplete(roles: Roles, options: ReadOptions, ignore: Sequence[str] = 
             cells = f"{sum(counts.values()):,} empty {'cell' if sum(counts.values()) == 1 else 'cells'}"
             hollow = [name for name, count in counts.items() if count == n]
             do = f"--missing drop (keeps {kept:,} of {n:,})" if kept else "--drop the columns that are mostly empty"
+            do += ", or --missing model"
             raise DataError(
                 f"{cells} in {len(counts)} of {len(used)} columns ({shown})",
                 why="Densities need complete rows",
@@ -203,7 +205,8 @@ def drop_incomplete(roles: Roles, options: ReadOptions, ignore: Sequence[str] = 
                 raise DataError(
                     f"{place(row, frame)}, {name!r} is {frame.columns[name][row]}{more}", do="fix it or --missing drop"
                 )
-        return roles if options.missing == "refuse" else _keep_incomplete(roles, empty, shown)
+        keep = options.missing == "refuse" or every_row
+        return roles if keep else _keep_incomplete(roles, empty, shown)
     notes = []
     if counts:
         gone = int(incomplete.sum())

@@ -22,7 +22,7 @@ def fit(fitting: Fitting) -> Outcome:
     """μ = mean, Σ = covariance + 1e-6·I; where cells are empty, the maximum-likelihood estimates by EM."""
     if fitting.incomplete:
         return _fit_incomplete(fitting)
-    mean, covariance = weighted_moments(all_points(fitting.train))
+    mean, covariance = weighted_moments(all_points(fitting.train), fitting.point_weights)
     d = fitting.dim
     factor = np.linalg.cholesky(covariance + RIDGE * np.eye(d))
     model = Gaussian(jnp.asarray(mean, jnp.float32), jnp.asarray(factor, jnp.float32))

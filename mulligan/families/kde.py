@@ -38,12 +38,14 @@ def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> 
     # The model that the search ends in is scored with all draws; the search itself stays cheap.
     select = fitting.select.thinned(SEARCHED_POINTS)
     allowance = Allowance(fitting.budget, None, fitting.compiled)
-    _, covariance = weighted_moments(points)
+    _, covariance = weighted_moments(points, fitting.point_weights)
+    weights = fitting.point_weights
+    log_shares = None if weights is None else jnp.asarray(np.log(weights / weights.sum()), jnp.float32)
     choices, candidates = [], []
     for kernel in kernels:
         factor = np.eye(fitting.dim) if kernel == "spherical" else _safe_cholesky(covariance)
         whitened = np.linalg.solve(factor, points.T).T.astype(np.float32)
-        score = partial(_scores, select, whitened, factor)
+        score = partial(_scores, select, whitened, factor, log_shares, fitting.select_weights)
         if bandwidth is None:
             tried = _search(score, fitting.rows, fitting.dim, allowance)
         else:
@@ -60,7 +62,8 @@ def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> 
         if fitting.interrupted() or allowance.over:
             break
     _, width, kernel, whitened, factor = max(candidates, key=lambda candidate: candidate[0])
-    model = KernelDensity(jnp.asarray(whitened), jnp.asarray(factor, jnp.float32), jnp.asarray(width, jnp.float32))
+    arrays = (jnp.asarray(whitened), jnp.asarray(factor, jnp.float32), jnp.asarray(width, jnp.float32))
+    model = KernelDensity(*arrays, log_shares)
     label = f"kde (h={width:.3g}, {kernel})"
     return Outcome(model, label, parameters=points.size, choices=choices)
 
@@ -81,21 +84,28 @@ def _search(
     return tried + list(zip(fine, score(fine)))
 
 
-def _scores(select: Encoded, whitened: np.ndarray, factor: np.ndarray, widths: list[float]) -> list[float]:
+def _scores(
+    select: Encoded,
+    whitened: np.ndarray,
+    factor: np.ndarray,
+    log_shares: jax.Array | None,
+    weights: np.ndarray | None,
+    widths: list[float],
+) -> list[float]:
     """Mean log p of the select rows at each bandwidth."""
     n, m, d = select.points.shape
     padded = jnp.asarray([*widths, *[widths[-1]] * (WIDTHS - len(widths))], jnp.float32)
     points = np.linalg.solve(factor, select.points.reshape(-1, d).T).T.astype(np.float32)
-    kernels = in_blocks(lambda block: _kernel_block(jnp.asarray(whitened), padded, block), points)
+    kernels = in_blocks(lambda block: _kernel_block(jnp.asarray(whitened), log_shares, padded, block), points)
     log_norm = np.log(np.diag(factor)).sum() + 0.5 * d * np.log(2 * np.pi)
     log_p = kernels - log_norm - d * np.log(np.asarray(padded, np.float64))
     rows = log_mean_exp(log_p.reshape(n, m, WIDTHS).transpose(2, 0, 1) + select.log_jacobian)
-    return rows.mean(1)[: len(widths)].tolist()
+    return np.average(rows, axis=1, weights=weights)[: len(widths)].tolist()
 
 
 @compile_small
-def _kernel_block(centres: jax.Array, widths: jax.Array, block: jax.Array) -> jax.Array:
-    one = jax.vmap(lambda h, u: mean_kernel(centres, u, h), in_axes=(0, None))
+def _kernel_block(centres: jax.Array, log_shares: jax.Array | None, widths: jax.Array, block: jax.Array) -> jax.Array:
+    one = jax.vmap(lambda h, u: mean_kernel(centres, u, h, log_shares), in_axes=(0, None))
     return jax.vmap(lambda u: one(widths, u))(block)
 
 

@@ -137,7 +137,9 @@ class _Search:
         generator = np.random.default_rng([self.fitting.seed, parts, restart])
         begin = seeded_state(self.points, parts, padded_parts(parts), generator)
         if covariance not in self.kernels:
-            self.kernels[covariance] = mixture_em(self.points, covariance, self.regularisation)
+            self.kernels[covariance] = mixture_em(
+                self.points, covariance, self.regularisation, self.fitting.point_weights
+            )
         label = f"mixture {parts} {covariance}"
         kernel, key = self.kernels[covariance], jax.random.key(self.fitting.seed)
         finished = run(

@@ -34,7 +34,8 @@ class Fitting:
     the best so far. ``compiled`` grows with the seconds of compilation, which no budget counts. ``train_rows`` and
     ``select_rows`` are the rows before encoding, for a family with a codec of its own; ``checkpoints`` is where a long
     training keeps what it needs to go on after a kill, or None. ``watch`` are the user's callbacks, which a training by
-    gradient calls with (step, model with averaged weights, learning curves).
+    gradient calls with (step, model with averaged weights, learning curves). ``weights`` and ``select_weights`` say how
+    often each row counts, (rows,), or None: once each; only families whose entry says ``weighted`` may be handed any.
     """
 
     train: Encoded
@@ -50,6 +51,8 @@ class Fitting:
     compiled: Compilations = field(default_factory=Compilations)
     checkpoints: Checkpoints | None = None
     watch: tuple[Callback, ...] = ()
+    weights: np.ndarray | None = None
+    select_weights: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -69,9 +72,14 @@ class Fitting:
         """g, the number of coordinates that the model is conditioned on; 0 where it is not."""
         return 0 if self.train.given is None else self.train.given.shape[1]
 
+    @property
+    def point_weights(self) -> np.ndarray | None:
+        """How much each draw of each training row counts, (rows·m,), or None: all the same."""
+        return None if self.weights is None else np.repeat(self.weights, self.train.points.shape[1])
+
     def select_score(self, density: Density) -> float:
         """Mean log p of the select rows, in the user's units: what every choice is made by."""
-        return float(np.mean(row_log_prob(density, self.select)))
+        return float(np.average(row_log_prob(density, self.select), weights=self.select_weights))
 
 
 @dataclass
@@ -107,11 +115,12 @@ class Recipe(Protocol):
     def __call__(self, fitting: Fitting) -> Outcome: ...
 
 
-def weighted_moments(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and maximum-likelihood covariance (d, d), float64."""
-    mean = points.mean(0)
+def weighted_moments(points: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and maximum-likelihood covariance (d, d), float64; ``weights`` (n,) says how often each point counts."""
+    share = np.full(len(points), 1 / len(points)) if weights is None else weights / weights.sum()
+    mean = share @ points
     centred = points - mean
-    return mean, centred.T @ centred / len(points)
+    return mean, (centred.T * share) @ centred
 
 
 def all_points(encoded: Encoded) -> np.ndarray:

@@ -1,10 +1,10 @@
 """One estimate from several completed tables: Rubin's rules.
 
 Definition (Rubin 1987, chapter 3). Each of m completed tables gives an estimate Q_i and its squared standard error U_i. The
-pooled one is Q̄ = mean Q_i with variance T = Ū + (1 + 1/m) B, where Ū = mean U_i is the variance *within* and B = Σ(Q_i − Q̄)²/(m − 1) the
-variance *between* completed tables, what was not there. (Q̄ − Q)/√T is Student's t with ν = (m − 1)/λ² degrees of freedom,
-λ = (1 + 1/m)B/T; where the complete table would have had ν_c of them, 1/ν = 1/ν_m + 1/ν_o with
-ν_o = (ν_c + 1)/(ν_c + 3) · ν_c (1 − λ) (Barnard and Rubin 1999).
+pooled one is Q̄ = mean Q_i with variance T = Ū + (1 + 1/m) B, where Ū = mean U_i is the variance *within* and
+B = Σ(Q_i − Q̄)²/(m − 1) the variance *between* completed tables: what the empty cells leave open. (Q̄ − Q)/√T is Student's t
+with ν = (m − 1)/λ² degrees of freedom, λ = (1 + 1/m)B/T; where the complete table would have had ν_c of them,
+1/ν = 1/ν_m + 1/ν_o with ν_o = (ν_c + 1)/(ν_c + 3) · ν_c (1 − λ) (Barnard and Rubin 1999).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from mulligan.models.kernel_density import KernelDensity
 from mulligan.targets.gaussian import Gaussian
 from mulligan.targets.mixture import GaussianMixture
 
+_COMPONENTS = 20_000  # of a row: with more parts fewer candidates of what is known are kept
 _CELLS = 4_000_000  # numbers held at once while rows meet parts
 
 
@@ -78,7 +79,8 @@ def mixture_form(model: Any) -> MixtureForm | None:
         return MixtureForm(np.zeros(1), numbers(model.mean)[None], factor[None])
     if isinstance(model, KernelDensity):
         factor, whitened = numbers(model.cholesky), numbers(model.whitened)
-        share = np.full(len(whitened), -math.log(len(whitened)))
+        even = np.full(len(whitened), -math.log(len(whitened)))
+        share = even if model.log_shares is None else numbers(model.log_shares)
         return MixtureForm(share, whitened @ factor.T, float(model.bandwidth) * factor[None])
     return None
 
@@ -193,6 +195,11 @@ def _unknown_given(law: PatternLaw, known: np.ndarray, part: np.ndarray, noise: 
         z = known[here] @ law.whiten[k].T - law.centres[k]
         drawn[here] += z @ law.gain[k].T + noise[here] @ law.factor[k].T
     return drawn
+
+
+def candidates_for(parts: int) -> int:
+    """How many points a row with discrete cells stands for: 16, fewer where each meets thousands of parts."""
+    return max(1, min(16, _COMPONENTS // parts))
 
 
 def chunks(rows: np.ndarray, form: MixtureForm, candidates: int = 1) -> list[np.ndarray]:

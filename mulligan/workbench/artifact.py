@@ -67,12 +67,24 @@ def load(path: str | Path, classes: Sequence[type] = ()) -> Fitted:
     says where code is. Raises FormatError where the folder is broken, foreign or newer, or names a class that is not
     there; UsageError for ``classes`` that are no Equinox modules.
     """
+    try:
+        return _load(Path(path), classes)
+    except FormatError as error:
+        if error.do and (error.where or error.why):
+            raise
+        where = error.where or ("" if str(path) in error.what else str(path))
+        why = error.why or "Nothing in a folder is believed before it was checked"
+        do = error.do or "take an undamaged copy, or fit it once more (card.md holds the command)"
+        raise FormatError(error.what, where, why, do) from error
+
+
+def _load(path: Path, classes: Sequence[type]) -> Fitted:
     from mulligan.catalog import FAMILIES
     from mulligan.data.given import codec_from_json
     from mulligan.workbench.fitted import Fitted
     from mulligan.workbench.soundness import check_codec, check_model
 
-    path, own = Path(path), own_classes(classes)
+    own = own_classes(classes)
     config = _read_config(path)
     try:
         codec = codec_from_json(_read_json(path / "schema.json"))
@@ -206,9 +218,12 @@ def _read_calibration(path: Path) -> np.ndarray:
     if not path.is_file():
         return np.zeros(0)
     try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        scores = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
         raise FormatError(f"{path} is broken", str(error)) from error
+    if not isinstance(scores, np.ndarray) or scores.ndim != 1 or scores.dtype.kind != "f" or np.isnan(scores).any():
+        raise FormatError(f"{path} is broken", why="It holds the log p of rows: one axis of floats, none of them NaN")
+    return scores
 
 
 def _read_history(path: Path) -> dict[str, np.ndarray]:

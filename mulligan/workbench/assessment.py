@@ -16,6 +16,7 @@ from mulligan.measures.coverage import holes_found
 from mulligan.measures.distances import two_sample_auc
 from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error, row_likelihood
 from mulligan.quantity import Quantity, bits_per_dimension, difference_kind, mean_of_rows, none
+from mulligan.workbench.anomaly import keep_scores
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.fitting import Timing
 from mulligan.workbench.likeness import likeness
@@ -48,6 +49,7 @@ def assess(
     density = isinstance(fitted.model, Density)
     terms = fitted.row_likelihood(test) if density else None
     select_score = float(fitted.calibration.mean()) if density else None
+    keep_scores(fitted, test, seed, None if terms is None else terms.log_prob)
     row: dict[str, Any] = {
         "family": fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}",
         "label": fitted.label,

@@ -152,6 +152,42 @@ class Fitted:
         inner = point_score(self.model, encoded.flat, encoded.flat_given).reshape(slope.shape)
         return inner * slope + bend
 
+    def condition(self, evidence: Any, **how: Any) -> Any:
+        """p(other columns | evidence), evidence like ["age>40", "species=Adelie"]: see ``operations.condition``."""
+        from mulligan.workbench.operations import condition
+
+        return condition(self, evidence, **how)
+
+    def marginal(self, columns: Any) -> Any:
+        """The law of some columns, the others integrated out: see ``workbench.operations.marginal``."""
+        from mulligan.workbench.operations import marginal
+
+        return marginal(self, columns)
+
+    def expectation(self, function: Any, given: Any = None, **how: Any) -> Quantity:
+        """E f(row), given evidence or not: see ``workbench.operations.expectation``."""
+        from mulligan.workbench.operations import expectation
+
+        return expectation(self, function, given, **how)
+
+    def anomaly(self, rows: Any, **how: Any) -> Any:
+        """Unusual rows with conformal p-values, and why: see ``mulligan.workbench.anomaly.anomaly``."""
+        from mulligan.workbench.anomaly import anomaly
+
+        return anomaly(self, rows, **how)
+
+    def impute(self, rows: Any, **how: Any) -> Any:
+        """Empty cells filled from p(hidden | shown): see ``mulligan.workbench.imputation.impute``."""
+        from mulligan.workbench.imputation import impute
+
+        return impute(self, rows, **how)
+
+    def predict(self, rows: Any, column: str, **how: Any) -> Any:
+        """p(column | the other columns) of each row: see ``mulligan.workbench.prediction.predict``."""
+        from mulligan.workbench.prediction import predict
+
+        return predict(self, rows, column, **how)
+
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write a model folder; see ``mulligan.workbench.artifact``."""
         from mulligan.workbench.artifact import save

@@ -6,9 +6,10 @@ absolute error smallest is the median of p(x_j | x_o), the mean makes the square
 probable level is most often right.
 
 Intervals. Of M draws and the true value, all exchangeable where the model is right, the t-th least and the t-th greatest
-draw have the truth between them with probability 1 − 2t/(M + 1): with M = 199 and t = 10 that is 90 %. ``calibrate`` corrects
-for a model that is wrong: rows that took no part in fitting have cells hidden on purpose, and each column's t is the one that
-would have covered them (nested conformal sets: Gupta, Kuchibhotla and Ramdas 2022; Romano, Patterson and Candès 2019).
+draw have the truth between them with probability 1 − 2t/(M + 1): with M = 199 and t = 10 that is 90 %. ``calibrate``
+corrects for a model that is wrong: rows that took no part in fitting have cells hidden on purpose, and each column's t is
+the one that would have covered them (nested conformal sets: Gupta, Kuchibhotla and Ramdas 2022; Romano, Patterson and
+Candès 2019).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from mulligan.data.native import is_category
 from mulligan.data.table import ReadOptions, Schema, Table
 from mulligan.errors import DataError, UsageError
 from mulligan.measures.multiple_imputation import Pooled, pool
-from mulligan.models.incomplete import draw_unknown, mixture_form
+from mulligan.models.incomplete import candidates_for, draw_unknown, mixture_form
 from mulligan.quantity import Quantity
 from mulligan.workbench.sources import open_rows
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 DRAWS = 199  # with 199 draws the 10th from either end leave 5 % outside
 LEAST_CALIBRATION = 20  # hidden cells of a column below which its interval is left as the model has it
-MOST_CALIBRATION = 500  # rows hidden for each column
+MOST_CALIBRATION = 300  # rows hidden for each column
 FILLS = ("median", "mean", "draw")
 
 
@@ -41,10 +42,10 @@ FILLS = ("median", "mean", "draw")
 class Imputed:
     """What ``impute`` found.
 
-    ``table`` is what came in, ``tables`` are the completed ones; ``cells`` (c, 2) the rows and columns of the empty cells, in
-    reading order; ``draws`` (M, c) their draws, numbers in the user's units or codes; ``low`` and ``high`` (c,) the interval
-    at ``level`` (NaN for categories), ``method`` how the draws were made, ``interval_method`` where the intervals come from,
-    ``diagnostics`` what the method says of itself.
+    ``table`` is what came in, ``tables`` are the completed ones; ``cells`` (c, 2) the rows and columns of the empty cells,
+    in reading order; ``draws`` (M, c) their draws, numbers in the user's units or codes; ``low`` and ``high`` (c,) the
+    interval at ``level`` (NaN for categories), ``method`` how the draws were made, ``interval_method`` where the intervals
+    come from, ``diagnostics`` what the method says of itself.
     """
 
     table: Table
@@ -172,13 +173,14 @@ def completed(fitted: Fitted, values: np.ndarray, draws: int, seed: int) -> tupl
         found = complete(fitted, values[incomplete], draws=draws, seed=seed)
         whole[:, incomplete] = found.values
         return whole, found.method, dict(found.diagnostics)
-    encoded = fitted.codec.encode(values[incomplete])
+    encoded = fitted.codec.encode(values[incomplete], candidates_for(len(form.means)))
     generator = np.random.default_rng([seed, 307])
     weights = encoded.log_jacobian - encoded.log_jacobian.max(axis=1, keepdims=True)
     points = draw_unknown(form, encoded.points, encoded.missing, draws, generator, weights)  # type: ignore[arg-type]
     decoded = np.stack([fitted.codec.decode(block) for block in points])  # type: ignore[call-arg]
     whole[:, incomplete] = np.where(np.isnan(values[incomplete]), decoded, values[incomplete])
-    said = "exact given the known cells, which are drawn within their grid cells" if encoded.points.shape[1] > 1 else ""
+    many = encoded.points.shape[1]
+    said = f"known cells that are discrete or capped stand for {many} points each, weighted" if many > 1 else ""
     return whole, "exact", {"note": said} if said else {}
 
 

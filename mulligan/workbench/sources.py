@@ -17,6 +17,7 @@ from mulligan.data.table import Frame, ReadOptions, Schema, Table
 from mulligan.errors import DataError, UsageError
 
 LAW_ROWS = 10_000
+LONGEST_NAME = 255  # letters of a name that an error repeats
 
 
 def open_table(source: Any, options: ReadOptions | None = None, *, data_seed: int = 0) -> Table:
@@ -35,7 +36,7 @@ def open_table(source: Any, options: ReadOptions | None = None, *, data_seed: in
     refuse_picture_options(source, options)
     if not isinstance(source, str | Path):
         return inspect(from_object(source, options), options)
-    if Path(source).exists():
+    if _is_there(source):
         from mulligan.data.reading import read_file
 
         return inspect(read_file(source, options, known=[*LAWS, *TABLES]), options)
@@ -43,6 +44,14 @@ def open_table(source: Any, options: ReadOptions | None = None, *, data_seed: in
     if name in LAWS:
         _refuse_idle_options(name, options)
     return _named(name, options, data_seed)
+
+
+def _is_there(source: str | Path) -> bool:
+    """Whether there is such a file; a name that no file can have (too long, a zero byte) is none."""
+    try:
+        return Path(source).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _named(name: str, options: ReadOptions, data_seed: int) -> Table:
@@ -83,7 +92,7 @@ def open_rows(source: Any, schema: Schema, options: ReadOptions | None = None, *
     options = options or ReadOptions()
     if are_pictures(source):
         return conform_pictures(read_pictures(source, _for_schema(options, schema)), schema)
-    if isinstance(source, str | Path) and not Path(source).exists():
+    if isinstance(source, str | Path) and not _is_there(source):
         source = _named(str(source), options, data_seed)
         options = replace(options, rename={})  # they were renamed when they were read
     if not isinstance(source, Table):
@@ -152,10 +161,11 @@ def _frame(source: Any, options: ReadOptions) -> Frame:
 
 def _nothing(name: str) -> DataError:
     path = Path(name)
-    folder = path.parent if path.parent.is_dir() else Path()
+    folder = path.parent if _is_there(path.parent) and path.parent.is_dir() else Path()
     files = [str(path.parent / entry.name) for entry in folder.iterdir() if entry.is_file()]
     hint = near(name, [*files, *LAWS, *TABLES]).removeprefix(". Did you mean ").removesuffix("?")
-    what = f"no file '{name}' here" + (f". Near: {hint}" if hint else "")
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    what = f"no file {shown!r} here" + (f". Near: {hint}" if hint else "")
     return DataError(what, do=f"give a file, or one of the names {', '.join([*TABLES, *LAWS])}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -345,5 +346,16 @@ def test_what_cannot_be_given_is_said(run):
     code, _, err = run("fit", "rows.csv", "--family", ABLE[0], "--given", "kin", "-o", "m", "-q")
     assert code == 2 and err == "mulligan: no column 'kin' (--given). DO: --given kind\n" and not Path("m").exists()
     assert run("fit", "rows.csv", "--family", "gaussian", "-o", "g", "-q")[0] == 0
-    code, _, err = run("sample", "g", "--given", "kind=red")
-    assert code == 2 and "takes no given columns. It models all of them. DO: mulligan fit FILE --given COL" in err
+    code, out, err = run("sample", "g", "--given", "kind=red,t>0", "-n", "7")  # the law of all columns is conditioned
+    drawn = list(csv.DictReader(out.splitlines()))
+    assert code == 0 and "method" in err and {row["kind"] for row in drawn} == {"red"} and len(drawn) == 7
+    assert all(float(row["t"]) > 0 for row in drawn)
+    code, _, err = run("sample", "g", "--given", "kin=red")
+    assert code == 2 and "no column 'kin' in this model. Did you mean kind?" in err
+    code, out, err = run("log-prob", "g", "rows.csv", "--columns", "x")
+    assert code == 0 and next(csv.DictReader(out.splitlines())).keys() == {"x", "log_prob", "log_prob_stderr"}
+    code, out, err = run("log-prob", "g", "rows.csv", "--given", "kind=red")
+    assert code == 0 and "log p(evidence)" in err
+    assert all(
+        (row["kind"] == "red") == np.isfinite(float(row["log_prob"])) for row in csv.DictReader(out.splitlines())
+    )

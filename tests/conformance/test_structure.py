@@ -42,7 +42,7 @@ LAYERS = [
     ("families",),
     ("workbench",),
     ("lab",),
-    ("cli", "studio"),
+    ("cli", "studio", "sklearn"),
     ("__main__", "__init__"),
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

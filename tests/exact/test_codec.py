@@ -128,7 +128,7 @@ def mean_weights(codec, values, monkeypatch):
     u = ((pieces + (nodes + 1) / 2) / 100).reshape(-1)
     with monkeypatch.context() as patched:
         at_uniforms(patched, u)
-        points, log_jacobian, _ = codec.encode(np.asarray(values, float)[:, None], len(u))
+        points, log_jacobian, *_ = codec.encode(np.asarray(values, float)[:, None], len(u))
     return np.exp(mixture(points[:, :, 0]) + log_jacobian) @ np.tile(weights / 200, 100)
 
 
@@ -348,7 +348,7 @@ def test_the_mean_bound_is_below_log_p(name, monkeypatch):
         rows = np.repeat(values, len(shifts)).reshape(-1, len(shifts))
         per_value = []
         for value in rows:
-            points, log_jacobian, _ = codec.encode(value[:, None], draws)
+            points, log_jacobian, *_ = codec.encode(value[:, None], draws)
             per_value.append(log_mean_exp(mixture(points[:, :, 0]) + log_jacobian).mean())
         bounds[draws] = np.array(per_value)
         monkeypatch.undo()
@@ -379,7 +379,7 @@ def category_means(shares):
     values = np.arange(len(shares), dtype=float)[:, None]
     found = []
     for salt in range(SALTS):
-        points, log_jacobian, _ = codec.encode(values, salt=salt)
+        points, log_jacobian, *_ = codec.encode(values, salt=salt)
         log_p = (-0.5 * ((points - mean) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)).sum(-1)
         found.append(np.exp(log_mean_exp(log_p + log_jacobian)))
     found = np.array(found)
@@ -419,7 +419,7 @@ def test_a_mixed_row_is_a_product(monkeypatch):
     factor = np.linalg.cholesky([[0.8, 0.3, -0.2], [0.3, 0.7, 0.1], [-0.2, 0.1, 0.6]])
     sums = []
     for salt in range(SALTS):
-        points, log_jacobian, _ = codec.encode(rows, salt=salt)
+        points, log_jacobian, *_ = codec.encode(rows, salt=salt)
         y = np.linalg.solve(factor, points.reshape(-1, 3).T).reshape(3, *points.shape[:2])
         log_p = -0.5 * (y**2).sum(0) - np.log(np.diag(factor)).sum() - 1.5 * np.log(2 * np.pi)
         sums.append(np.exp(log_mean_exp(log_p + log_jacobian)).sum())

@@ -173,7 +173,7 @@ def test_empty_cells():
     columns = {"age": [1.5, None, None, 3.5], "income": [1.5, 2.5, None, 7.25], "t": ["u", "v", "u", "u"]}
     assert message(lambda: table(columns)) == (
         "3 empty cells in 2 of 3 columns (age 2, income 1). Densities need complete rows. "
-        "DO: --missing drop (keeps 2 of 4)"
+        "DO: --missing drop (keeps 2 of 4), or --missing model"
     )
     dropped = table(columns | {"more": [1.25, 2.5, 3.5, 9.75]}, missing="drop")
     assert len(dropped) == 2

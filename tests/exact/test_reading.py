@@ -119,9 +119,9 @@ def test_folder_and_unreadable(write, tmp_path, monkeypatch):
 
 
 def test_empty_and_header_only(write):
-    assert message(lambda: read_file(write("e.csv", ""))) == "e.csv is empty."
-    assert message(lambda: read_file(write("e.csv", "\n \n"))) == "e.csv is empty."
-    assert message(lambda: read_file(write("wine.csv", "a,b\n"))) == "wine.csv has a header and 0 rows."
+    assert message(lambda: read_file(write("e.csv", ""))).startswith("e.csv is empty. There is nothing to fit. DO: ")
+    assert message(lambda: read_file(write("e.csv", "\n \n"))).startswith("e.csv is empty.")
+    assert message(lambda: read_file(write("wine.csv", "a,b\n"))).startswith("wine.csv has a header and 0 rows. ")
 
 
 def _zip(*names: str) -> bytes:
