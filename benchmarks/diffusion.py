@@ -141,6 +141,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("-o", type=Path, default=Path(__file__).parent / "results" / "diffusion.md")
     options = parser.parse_args()
+    handicaps = [name for name in ("OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]
+    if handicaps:
+        print(f"unset {' and '.join(handicaps)} for a fair comparison: they slow the peer down")
+        raise SystemExit(2)
     page = report([compare(name, options.rounds) for name in ("ddim", "ancestral")], options.rounds)
     options.o.parent.mkdir(parents=True, exist_ok=True)
     options.o.write_text(page, encoding="utf-8")

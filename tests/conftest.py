@@ -12,6 +12,7 @@ from itertools import count
 import pytest
 
 from mulligan.cache import use_cache
+from mulligan.catalog import FAMILIES
 
 MOST_MAPS = 40_000
 BETWEEN_COUNTS = 20  # tests; counting takes some hundredths of a second
@@ -79,9 +80,55 @@ def pytest_make_parametrize_id(config, val, argname):
     return argname if isinstance(val, bytes) else None
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+# --- which test process runs what -------------------------------------------------------------------------------------
+
+# Files whose tests take the fits of shared_fits.py: what goes together there is a family.
+BY_FAMILY = {"test_families.py", "test_families_law.py", "test_artifact.py"}
+# Every test of these is a group of its own: a page shares nothing with the next.
+ALONE = {"test_docs.py"}
+# The longest groups, so that none of them is begun last while the other process waits; then as they were collected.
+LONGEST = (
+    *("test_given.py", "diffusion", "test_identities.py", "test_flow.py", "test_energy.py", "test_sample_density.py"),
+    *("energy", "test_calibration.py", "flow", "continuous-flow", "autoregressive", "test_docs.py", "test_resume.py"),
+    *("test_diffusion.py", "test_structure.py", "test_boltzmann_recovery.py", "test_distances_law.py", "vae", "gan"),
+    *("test_targets.py", "test_vae.py", "test_incomplete.py", "test_autoregressive.py", "test_ensemble.py"),
+)
+
+
+def group_of(nodeid: str) -> str:
+    """Tests of one group run in one process, for what they share is made once a process: a file's, or a family's."""
+    path, _, name = nodeid.partition("::")
+    file = path.rsplit("/", 1)[-1]
+    if file in ALONE:
+        return nodeid
+    if file in BY_FAMILY and (case := name.partition("[")[2]):
+        families = [family for family in FAMILIES if case.startswith(family) and not case[len(family)].isalnum()]
+        return max(families, key=len, default=file)
+    return file
+
+
+def _place(nodeid: str) -> int:
+    group = group_of(nodeid)
+    begins = [i for i, long in enumerate(LONGEST) if group == long or (long in ALONE and f"/{long}::" in group)]
+    return begins[0] if begins else len(LONGEST)
+
+
 def pytest_collection_modifyitems(items):
-    """Tests of one family stay in one process: fitting is what they cost, and each process has its own fits."""
-    for item in items:
-        label = getattr(item, "callspec", None) and item.callspec.params.get("label")
-        item.add_marker(pytest.mark.xdist_group(label if isinstance(label, str) else item.path.name))
+    """Group by group, the longest first; xdist hands groups out in this order."""
+    order = {group: i for i, group in enumerate(dict.fromkeys(group_of(item.nodeid) for item in items))}
+    items.sort(key=lambda item: (_place(item.nodeid), order[group_of(item.nodeid)]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Groups by ``group_of``: xdist's own ``loadgroup`` does nothing with pytest 9.2 (pytest-xdist issue 1386)."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # else by their number of tests
+    return ByGroup(config, log)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mulligan.data.table import ReadOptions
 
 Missing = Literal["refuse", "drop", "model"]
-Binarise = Literal["half", "draw"]
+Binarise = Literal["half", "draw", "redraw"]
 Listed = list[str] | None
 
 
@@ -65,7 +65,9 @@ class FileFlags:
     grey: Annotated[bool, _option("--grey", help="Pictures: colour read as grey.")] = False
     binarise: Annotated[
         Binarise | None,
-        _option("--binarise", help="Pictures: two levels, white from half on, or drawn with the brightness."),
+        _option(
+            "--binarise", help="Pictures: two levels, white from half on, or drawn with the brightness (once; anew)."
+        ),
     ] = None
     levels: Annotated[
         int | None, _option("--levels", metavar="N", min=2, max=256, help="Pictures: levels of a pixel, if not 256.")

@@ -126,8 +126,8 @@ def _check(options: ReadOptions) -> None:
             continue
         what = f"pictures take no --{field.name}"
         raise UsageError(what, why="Their columns are pixels", do=f"leave --{field.name} out")
-    if options.binarise not in (None, "half", "draw"):
-        raise UsageError(f"--binarise is {options.binarise!r}", do="--binarise half or --binarise draw")
+    if options.binarise not in (None, "half", "draw", "redraw"):
+        raise UsageError(f"--binarise is {options.binarise!r}", do="--binarise half, draw or redraw")
     if options.resize is not None and not 1 <= options.resize <= 1024:
         raise UsageError(f"--resize is {options.resize}", do="--resize 32")
     if options.levels is not None and not 2 <= options.levels <= FULL:
@@ -236,7 +236,7 @@ def _treated(pixels: Pixels, options: ReadOptions) -> Pixels:
         what = f"{pixels.source.name} has a pixel of {int(values.max())}"
         raise DataError(what, why=f"{levels} levels go from 0 to {levels - 1}", do="more --levels, or leave it out")
     generator = np.random.Generator(np.random.PCG64(options.seed))
-    n = len(values)
+    n, chances = len(values), None
     if options.rows is not None and options.rows < n:
         values = values[np.sort(generator.choice(n, options.rows, replace=False))]
         notes.append(f"{options.rows:,} of {n:,} pictures, drawn at random (seed {options.seed})")
@@ -252,6 +252,9 @@ def _treated(pixels: Pixels, options: ReadOptions) -> Pixels:
         half = options.binarise == "half"
         values = (share >= 0.5 if half else generator.random(values.shape) < share).astype(np.uint8)
         how = "white from half of the levels on" if half else f"white as often as it is bright (seed {options.seed})"
+        if options.binarise == "redraw":
+            chances = share.astype(np.float32)
+            how += ", training rows anew at each step of a family that can"
         notes.append(f"binarised: a pixel is {how} (--binarise {options.binarise})")
         levels = 2
     elif options.levels is None and levels == FULL and ((values == 0) | (values == FULL - 1)).all():
@@ -259,4 +262,4 @@ def _treated(pixels: Pixels, options: ReadOptions) -> Pixels:
         notes.append("every pixel is 0 or 255: read as black and white, two levels")
     elif options.levels is None and levels == FULL and values.max() < FULL // 2:
         notes.append(f"no pixel is above {values.max()} of 255: --levels {values.max() + 1}, if that is white")
-    return Pixels(values, levels, pixels.source, tuple(notes))
+    return Pixels(values, levels, pixels.source, tuple(notes), chances)

@@ -20,12 +20,14 @@ MOST_COLUMNS = 16_384  # pixels times channels: 64 x 64 in colour, 128 x 128 in 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pictures before they are a table: uint8 (n, h, w, c), the number of levels, where they came from, what was done."""
+    """Pictures before they are a table: uint8 (n, h, w, c), the number of levels, where they came from, what was done;
+    ``chances`` (n, h, w, c) float32 are the brightnesses with which ``values`` were drawn, where they may be drawn anew."""
 
     values: np.ndarray
     levels: int
     source: Source
     notes: tuple[str, ...] = ()
+    chances: np.ndarray | None = None
 
 
 def picture_table(pixels: Pixels) -> Table:
@@ -55,7 +57,8 @@ def picture_table(pixels: Pixels) -> Table:
     if duplicates:
         word = "picture" if duplicates == 1 else "pictures"
         notes.append(f"{duplicates:,} duplicate {word} ({100 * duplicates / n:.0f} %): kept")
-    return Table(picture_schema(image), values.astype(np.float64), pixels.source, tuple(notes))
+    chances = None if pixels.chances is None else pixels.chances.reshape(n, -1)
+    return Table(picture_schema(image), values.astype(np.float64), pixels.source, tuple(notes), chances=chances)
 
 
 def picture_schema(image: ImageShape) -> Schema:

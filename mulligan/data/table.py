@@ -142,8 +142,9 @@ class Table:
     ``values`` is float64 of shape (rows, modelled columns): numbers in the user's own units; for binary and categorical
     columns the code, a position in ``levels``; NaN for an empty cell, where such cells are to be modelled. ``notes``
     are the sentences that say what was done and found. ``groups`` (int, one a row) must not straddle a split; ``parts``
-    ("train", "select", "test" a row) is a split that the user brought.
-    ``treated_as_iid`` is True for draws from a law, where equal rows are chance, not duplicates.
+    ("train", "select", "test" a row) is a split that the user brought. ``treated_as_iid`` is True for draws from a law,
+    where equal rows are chance, not duplicates. ``chances`` (float32, like ``values``) are what binary ``values`` were
+    drawn with once: the probability of a 1, for a family that draws its training rows anew at each step.
     """
 
     schema: Schema
@@ -153,6 +154,7 @@ class Table:
     groups: np.ndarray | None = None
     parts: np.ndarray | None = None
     treated_as_iid: bool = False
+    chances: np.ndarray | None = None
     extras: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
@@ -165,11 +167,12 @@ class Table:
     def rows(self, index: np.ndarray | slice) -> Table:
         """The same table with these rows only."""
         pick = lambda a: None if a is None else a[index]  # noqa: E731 - two uses, one line
-        return replace(self, values=self.values[index], groups=pick(self.groups), parts=pick(self.parts))
+        groups, parts, chances = pick(self.groups), pick(self.parts), pick(self.chances)
+        return replace(self, values=self.values[index], groups=groups, parts=parts, chances=chances)
 
     def with_values(self, values: np.ndarray) -> Table:
         """New rows (samples) under the same schema; groups and parts do not carry over."""
-        return replace(self, values=np.asarray(values, np.float64), groups=None, parts=None, notes=())
+        return replace(self, values=np.asarray(values, np.float64), groups=None, parts=None, chances=None, notes=())
 
     def __getitem__(self, name: str) -> np.ndarray:
         """One column as a person wrote it: float, int, bool or str; constants are repeated. KeyError if unknown."""
@@ -260,8 +263,9 @@ class ReadOptions:
     (old to new name), ``rows`` (at most that many, by a stated draw with ``seed``), ``group`` and ``split`` (names of
     columns that say which rows belong together, and which part each row is in). For pictures: ``resize`` (pixels of the
     shorter side, then cropped to a square), ``grey`` (colour read as grey), ``binarise`` (``half``: white from half of the
-    levels on; ``draw``: white with the pixel's brightness as probability, drawn once with ``seed``),
-    ``levels`` (values of a pixel, where 256 is not right).
+    levels on; ``draw``: white with the pixel's brightness as probability, drawn once with ``seed``; ``redraw``:
+    the same, and training rows anew at each step in families that can), ``levels`` (values of a pixel, where 256 is not
+    right).
     """
 
     sep: str | None = None
@@ -283,7 +287,7 @@ class ReadOptions:
     split: str | None = None
     resize: int | None = None
     grey: bool = False
-    binarise: Literal["half", "draw"] | None = None
+    binarise: Literal["half", "draw", "redraw"] | None = None
     levels: int | None = None
 
 

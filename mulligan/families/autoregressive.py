@@ -3,6 +3,7 @@
 The family has a codec of its own (one coordinate a column, nothing dequantised). Trained by maximum likelihood; the decay
 of the weights is searched on select (``families.training``). Small tables get an ensemble, each member with an order of
 the columns of its own; where ``order`` is set, all members follow it, and rows whose last columns are empty can be scored.
+Large tables of many columns (pictures) get a wider network and longer plans.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-import jax.numpy as jnp
 import numpy as np
 
 from mulligan.catalog import Effort, near
@@ -20,19 +20,26 @@ from mulligan.data.given import ConditionalCodec, fit_any_codec
 from mulligan.data.native import NativeCodec
 from mulligan.errors import UsageError
 from mulligan.families.recipe import Fitting, Outcome, Recipe
-from mulligan.families.training import SMALL, Candidate, Learning, learn
-from mulligan.learners.gradient import Plan
+from mulligan.families.training import SMALL, WIDE, Candidate, Learning, learn, training_rows
+from mulligan.learners.gradient import Objective, Plan
 from mulligan.models.autoregressive import Autoregressive, make_autoregressive
 from mulligan.models.columns import Columns, columns_of
 from mulligan.models.ensemble import Ensemble
 from mulligan.models.flow import stack
 from mulligan.objectives.likelihood import (
-    Rows,
     members_negative_log_likelihood,
     negative_log_likelihood,
 )
 
 WIDTHS: dict[Effort, int] = {"quick": 128, "standard": 128, "thorough": 256}
+# Of tables with many columns and rows: one residual block, and plans for steps that take a tenth of a second.
+WIDE_WIDTHS: dict[Effort, int] = {"quick": 256, "standard": 512, "thorough": 1024}
+WIDE_PLANS: dict[Effort, Plan] = {
+    "quick": Plan(500, batch=128, rate=3e-3),
+    "standard": Plan(4000, batch=128, rate=3e-3, patience=30),
+    "thorough": Plan(40_000, batch=128, rate=2e-3, patience=30),
+}
+WIDE_DECAYS = (0.1, 1.0)
 # On large tables, and on small ones.
 PLANS: dict[Effort, tuple[Plan, Plan]] = {
     "quick": (Plan(500, rate=1e-2), Plan(200, rate=1e-2, batch=256)),
@@ -52,7 +59,7 @@ class Settings(NamedTuple):
 
     order: tuple[str, ...] | None
     members: int | None
-    width: int
+    width: int | None
     depth: int | None
     parts: int | None
     decay: float | None
@@ -71,8 +78,8 @@ def make(
     batch: int | None,
 ) -> Recipe:
     """The recipe; what is None is the effort's and the table's, ``decay`` None is searched on select."""
-    settings = Settings(order, members, width or WIDTHS[effort], depth, parts, decay)
-    plans = tuple(replace(p, batch=batch or p.batch, rate=rate or p.rate) for p in PLANS[effort])
+    settings = Settings(order, members, width, depth, parts, decay)
+    plans = tuple(replace(p, batch=batch or p.batch, rate=rate or p.rate) for p in (*PLANS[effort], WIDE_PLANS[effort]))
     return partial(fit, settings=settings, effort=effort, plans=plans)
 
 
@@ -83,36 +90,40 @@ def fit(fitting: Fitting, settings: Settings, effort: Effort, plans: tuple[Plan,
     native = cast(NativeCodec, codec.inner if isinstance(codec, ConditionalCodec) else codec)
     names = [column.name for column in native.schema.modelled]
     small = fitting.rows < SMALL
+    wide = not small and len(names) >= WIDE
     members = settings.members or (MEMBERS[effort] if small else 1)
     build = partial(
         _fresh,
         columns=columns_of(native),
         order=None if settings.order is None else ordered(names, settings.order),
         members=members,
-        width=settings.width,
-        depth=DEPTHS[small] if settings.depth is None else settings.depth,
+        width=settings.width or (WIDE_WIDTHS if wide else WIDTHS)[effort],
+        depth=(1 if wide else DEPTHS[small]) if settings.depth is None else settings.depth,
         parts=settings.parts or PARTS[small],
         given=codec.given_dim,
     )
-    pairs = [(waves, decay if settings.decay is None else settings.decay) for waves, decay in (FEW if small else LARGE)]
+    tried = tuple(((), decay) for decay in WIDE_DECAYS) if wide else FEW if small else LARGE
+    pairs = [(waves, decay if settings.decay is None else settings.decay) for waves, decay in tried]
+    plan = plans[2 if wide else small]
     candidates = [
         Candidate(
             f"decay={decay:g}{' waves' if waves else ''}",
             partial(build, frequencies=waves),
-            replace(plans[small], decay=decay),
+            replace(plan, decay=decay),
         )
         for waves, decay in list(dict.fromkeys(pairs))[: 1 if effort == "quick" else None]
     ]
-    train = codec.encode(fitting.train_rows.values)
+    likelihood: Objective = negative_log_likelihood if members == 1 else members_negative_log_likelihood
+    rows, objective = training_rows(fitting, codec, likelihood)
     learning = Learning(
         "autoregressive",
         candidates,
-        negative_log_likelihood if members == 1 else members_negative_log_likelihood,
-        Rows(jnp.asarray(train.flat), None if train.flat_given is None else jnp.asarray(train.flat_given)),
+        objective,
+        rows,
         codec.encode(fitting.select_rows.values),
         codec,
     )
-    size = f"{build.keywords['depth']} blocks of {settings.width}".replace("1 blocks", "1 block")
+    size = f"{build.keywords['depth']} blocks of {build.keywords['width']}".replace("1 blocks", "1 block")
     return learn(fitting, learning, f"autoregressive ({'' if members == 1 else f'{members} times '}{size})")
 
 

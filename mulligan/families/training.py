@@ -18,16 +18,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mulligan.data.codec import Encoded
-from mulligan.data.given import AnyCodec
+from mulligan.data.given import AnyCodec, ConditionalCodec
 from mulligan.errors import FitError
 from mulligan.families.recipe import Allowance, Fitting, Outcome
 from mulligan.learners.gradient import Learner, Objective, Plan, Trained, seconds_per_step, train, trainable
 from mulligan.loop import Watch
 from mulligan.measures.likelihood import row_log_prob
+from mulligan.objectives.likelihood import Redrawn, Rows
 
+WIDE = 256  # columns: from here on networks are wider, steps take longer, and a look is at fewer rows
+ROWS_LOOKED_AT = 2048  # of wide tables
 LOOKED_AT = 4096  # points of the select rows that early stopping scores at each look; choices use all of them
 OVERFITTED = 0.5  # of a plan: a run whose best weights came before this share of it over-fitted
 SMALL = 3000  # rows: below this every network over-fits, and all candidates are tried
@@ -60,7 +64,9 @@ class Learning:
     A family whose log p needs more than its weights has ``normalise(model, careful) -> model``, which is asked before rows
     are scored (careful: for a choice, not at a look). One that is no plain gradient descent has ``learner(model, plan)``,
     and ``health(plan)`` are the watches of it. ``judge(model, careful)``, higher is better, is in place of mean log p of the
-    select rows where that costs too much at each look (not careful), or does not exist; ``criterion`` names it.
+    select rows where that costs too much at each look (not careful), or does not exist; ``criterion`` names it. With
+    ``last_too`` the weights at the end of a training are judged carefully beside those that looked best: what is cheap
+    enough for a look may over-rate early ones.
     """
 
     name: str
@@ -74,6 +80,7 @@ class Learning:
     health: Callable[[Plan], Sequence[Watch]] = lambda plan: ()
     judge: Callable[[Any, bool], float] | None = None
     criterion: str = "log p of the select rows"
+    last_too: bool = False
 
     def judged(self, model: Any, rows: Encoded, careful: bool) -> float:
         """How good a (normalised) model is on select rows."""
@@ -88,7 +95,7 @@ class Learning:
 
 def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
     """Train the candidates, as far as it makes sense, and keep the best on select."""
-    looked_at = learning.select.thinned(LOOKED_AT)
+    looked_at = _looked_at(learning.select)
 
     def look(model: Any) -> float:
         return learning.judged(learning.normalise(model, False), looked_at, False)
@@ -118,18 +125,17 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
             health=learning.health(plan),
         )
         allowance.spend(trained.run)
-        model = learning.normalise(trained.model, True)
-        score = learning.judged(model, learning.select, True)
+        model, score, best_step = _chosen(learning, trained)
         choices.append({"option": candidate.option, "select": score, "bic": None})
         health += _health(trained, candidate.option, learning.criterion)
         if not np.isnan(score):
             tried.append((trained.failed is None, score, model, trained))
-        overfitted = trained.best_step <= OVERFITTED * plan.steps
+        overfitted = best_step <= OVERFITTED * plan.steps
         over = trained.halted or fitting.interrupted() or allowance.over
         if over or not (overfitted or fitting.rows < SMALL):
             break
         if overfitted and place == 0:
-            longest = min(longest, max(LEAST_STEPS, LONGER * trained.best_step))
+            longest = min(longest, max(LEAST_STEPS, LONGER * best_step))
     if not tried:
         raise FitError(f"{learning.name}: {learning.criterion} is NaN", why="; ".join(health[:3]))
     if fitting.checkpoints is not None and fitting.checkpoints.failure:
@@ -148,6 +154,43 @@ def learn(fitting: Fitting, learning: Learning, label: str) -> Outcome:
         twin=cap,
         failed=best.failed,
     )
+
+
+def _chosen(learning: Learning, trained: Trained) -> tuple[Any, float, int]:
+    """The model of a training with its careful score, and the step that it comes from."""
+
+    def judged(model: Any, step: int) -> tuple[Any, float, int]:
+        model = learning.normalise(model, True)
+        return model, learning.judged(model, learning.select, True), step
+
+    looked_best = judged(trained.model, trained.best_step)
+    if not learning.last_too or trained.last is None or trained.best_step == trained.step:
+        return looked_best
+    ending = judged(trained.last, trained.step)
+    return max(looked_best, ending, key=lambda found: -np.inf if np.isnan(found[1]) else found[1])
+
+
+def training_rows(fitting: Fitting, codec: AnyCodec, objective: Objective) -> tuple[Rows, Objective]:
+    """The training rows under a family's codec, and the objective: of rows drawn anew at each step, where the table has
+    ``chances`` to draw them with."""
+    train = codec.encode(fitting.train_rows.values)
+    rows = Rows(jnp.asarray(train.flat), None if train.flat_given is None else jnp.asarray(train.flat_given))
+    chances = fitting.train_rows.chances
+    if chances is None:
+        return rows, objective
+    modelled = codec.modelled_part(chances) if isinstance(codec, ConditionalCodec) else chances
+    return rows._replace(points=jnp.asarray(modelled, jnp.float32)), Redrawn(objective)
+
+
+def _looked_at(select: Encoded) -> Encoded:
+    """What early stopping scores at each look: some draws of every select row, or of a wide table some rows."""
+    some = select.thinned(LOOKED_AT)
+    n, _, d = some.points.shape
+    if d < WIDE or n <= ROWS_LOOKED_AT:
+        return some
+    rows = np.linspace(0, n - 1, ROWS_LOOKED_AT).round().astype(int)
+    given = None if some.given is None else some.given[rows]
+    return Encoded(some.points[rows], some.log_jacobian[rows], given)
 
 
 def count_parameters(model: Any) -> int:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
-import jax.numpy as jnp
 import numpy as np
 
 from mulligan.catalog import Effort
@@ -21,14 +20,13 @@ from mulligan.data.given import ConditionalCodec, fit_any_codec
 from mulligan.data.native import NativeCodec
 from mulligan.errors import UsageError
 from mulligan.families.recipe import Fitting, Outcome, Recipe
-from mulligan.families.training import SMALL, Candidate, Learning, learn
+from mulligan.families.training import SMALL, WIDE, Candidate, Learning, learn, training_rows
 from mulligan.learners.gradient import Plan
 from mulligan.measures.latent import active_units, aggregated_mismatch, annealed_log_prob, encoded_rows
 from mulligan.measures.likelihood import row_log_prob
 from mulligan.models.columns import columns_of
 from mulligan.models.vae import VAE, make_vae
 from mulligan.objectives.evidence import Evidence
-from mulligan.objectives.likelihood import Rows
 from mulligan.quantity import mean_of_rows
 
 # Width and depth of both networks on large tables, and on small ones.
@@ -42,6 +40,14 @@ PLANS: dict[Effort, tuple[Plan, Plan]] = {
     "quick": (Plan(1000, batch=256, rate=5e-3), Plan(400, batch=256, rate=5e-3)),
     "standard": (Plan(6000, batch=256, rate=5e-3, patience=30), Plan(1500, batch=256, rate=5e-3)),
     "thorough": (Plan(30_000, batch=256, rate=2e-3, patience=30), Plan(5000, batch=256, rate=3e-3)),
+}
+# Of tables with many columns and rows, whose steps take longer and learn from fewer looks.
+WIDE_DEPTH = 2
+WIDE_LOOKED = 8  # draws at a look
+WIDE_PLANS: dict[Effort, Plan] = {
+    "quick": Plan(1000, batch=128, rate=2e-3),
+    "standard": Plan(6000, batch=128, rate=2e-3, patience=30),
+    "thorough": Plan(100_000, batch=128, rate=1e-3, patience=30),
 }
 DRAWS: dict[Effort, int] = {"quick": 100, "standard": 500, "thorough": 500}  # k of log p
 IMPORTANCE = 8  # k of the objective, where it is not set
@@ -90,13 +96,16 @@ def fit(fitting: Fitting, design: Design) -> Outcome:
     codec = fit_any_codec(fitting.train_rows, given, native=True)
     native = cast(NativeCodec, codec.inner if isinstance(codec, ConditionalCodec) else codec)
     small = fitting.rows < SMALL
-    sizes, plan = SIZES[design.effort][small], PLANS[design.effort][small]
+    columns = columns_of(native)
+    wide = not small and columns.dim >= WIDE
+    sizes = SIZES[design.effort][small]
+    plan = WIDE_PLANS[design.effort] if wide else PLANS[design.effort][small]
     plan = replace(plan, batch=design.batch or plan.batch, rate=design.rate or plan.rate)
     draws = design.draws or DRAWS[design.effort]
     importance = design.importance or (1 if design.beta != 1 else IMPORTANCE)
-    columns = columns_of(native)
     width = design.width or int(np.clip(2 * columns.dim, sizes[0], max(sizes[0], WIDEST[design.effort])))
-    depth = sizes[1] if design.depth is None else design.depth
+    depth = (WIDE_DEPTH if wide else sizes[1]) if design.depth is None else design.depth
+    looked = min(draws, WIDE_LOOKED if wide else LOOKED)
     latent = design.latent or latent_size(columns.dim)
     build = partial(
         _fresh,
@@ -111,21 +120,20 @@ def fit(fitting: Fitting, design: Design) -> Outcome:
     decays: Sequence[float] = SMALL_DECAYS if small else LARGE_DECAYS
     decays = (design.decay,) if design.decay is not None else decays[: 1 if design.effort == "quick" else None]
     candidates = [Candidate(f"decay={decay:g}", build, replace(plan, decay=decay)) for decay in decays]
-    train = codec.encode(fitting.train_rows.values)
-    rows = Rows(jnp.asarray(train.flat), None if train.flat_given is None else jnp.asarray(train.flat_given))
+    rows, objective = training_rows(fitting, codec, Evidence(importance, float(design.beta)))
     learning = Learning(
         "vae",
         candidates,
-        Evidence(importance, float(design.beta)),
+        objective,
         rows,
         codec.encode(fitting.select_rows.values),
         codec,
-        normalise=lambda model, careful: replace(model, draws=draws if careful else min(draws, LOOKED)),
+        normalise=lambda model, careful: replace(model, draws=draws if careful else looked),
         criterion="the bound of log p of the select rows",
     )
     network = f"{depth} layer{'s' * (depth != 1)} of {width}"
     outcome = learn(fitting, learning, f"vae ({latent} latent, {network}, IWAE-{draws})")
-    outcome.health += matched(outcome.model, train.thinned(1), fitting.seed)
+    outcome.health += matched(outcome.model, codec.encode(fitting.train_rows.values).thinned(1), fitting.seed)
     if design.effort == "thorough":
         outcome.health += annealed(outcome.model, learning.select, fitting.seed)
     return outcome

@@ -215,10 +215,11 @@ class Trained:
     """The model with the best averaged weights on select, its score there, and how the run went.
 
     ``history`` has one value a step: ``train`` (the objective's metric), ``gradient_norm``, and ``select``, NaN between
-    looks. ``halted`` says that a callback stopped it, ``failed`` why it is not to be trusted (None if it is).
+    looks. ``last`` is the model at the end (None after a failure); ``halted``: by a callback; ``failed``: why, if so.
     """
 
     model: Any
+    last: Any
     score: float
     best_step: int
     step: int
@@ -284,8 +285,8 @@ def train(
     if not watch:
         halt.sentence = None  # without the callback that stopped it, the run goes on
     start = 0 if resumed is None else resumed.start
-    ended = f"no gain since step {stopping.best_step}" if stopping.waited >= plan.patience else None  # before the kill
-    ended = ended or halt.sentence
+    waited = stopping.waited >= plan.patience  # before the kill
+    ended = f"no gain since step {stopping.best_step}" if waited else halt.sentence
     finished = run(
         kernel,
         key,
@@ -308,7 +309,8 @@ def train(
     history = with_select(history, finished.step, stopping)
     best, halted = kernel.model(stopping.best_state), halt.sentence is not None
     failed = next((watch.sentence for watch in sick if watch.sentence), None if finished.healthy else finished.stopped)
-    return Trained(best, stopping.best_score, stopping.best_step, finished.step, history, finished, halted, failed)
+    end, step = None if failed else kernel.model(finished.state), finished.step
+    return Trained(best, end, stopping.best_score, stopping.best_step, step, history, finished, halted, failed)
 
 
 def seconds_per_step(

@@ -1,8 +1,10 @@
 """log p of rows under a model that lives on encoded points.
 
 Definition. With m points a row, log p(row) = log (1/m Σ_k exp(log p(z_k) + log J_k)): exact where m = 1 and nothing was
-dequantised, a lower bound in expectation otherwise (Burda, Grosse and Salakhutdinov 2016). Models run in float32, the sum
-over draws and the Jacobians in float64. Rows are scored in blocks padded to one size, so there is one program a model.
+dequantised, a lower bound in expectation otherwise (Burda, Grosse and Salakhutdinov 2016). A model whose log_prob is itself
+random, and right or a bound only on average, says so (``random_log_prob``): exp would turn its spread into a log p that is
+too high, so the mean of the logs is taken, which is a bound, too. Models run in float32, the sum over draws and the
+Jacobians in float64. Rows are scored in blocks padded to one size, so there is one program a model.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ BLOCK = 1024
 class RowLikelihood(NamedTuple):
     """``log_prob`` (n,) of rows, and ``influence`` (n, m): what each draw added to it, w_k/w̄ − 1, which sums to 0.
 
-    To first order log w̄ moves by the mean of the influences, so Σ_k influence²/(m(m−1)) is the variance of a row's log p
-    over its draws (the delta method), and differences of influences give that of a difference of models.
+    (Of a mean of logs: log w_k less that mean.) To first order log w̄ moves by the mean of the influences, so
+    Σ_k influence²/(m(m−1)) is the variance of a row's log p over its draws (the delta method), and differences of
+    influences give that of a difference of models.
     """
 
     log_prob: np.ndarray
@@ -55,6 +58,11 @@ def row_likelihood(density: Density, encoded: Encoded) -> RowLikelihood:
     log_w = log_p.reshape(n, m) + encoded.log_jacobian
     if m == 1:
         return RowLikelihood(log_w[:, 0], np.zeros((n, 1)))
+    if getattr(density, "random_log_prob", False):
+        mean = log_w.mean(axis=1)
+        with np.errstate(invalid="ignore"):
+            influence = log_w - mean[:, None]
+        return RowLikelihood(mean, np.where(np.isfinite(influence), influence, 0.0))
     log_mean = log_mean_exp(log_w)
     with np.errstate(invalid="ignore", over="ignore"):
         influence = np.exp(log_w - log_mean[:, None]) - 1
@@ -103,7 +111,8 @@ def common_error(*models: Any) -> float:
 
 def point_log_prob(density: Density, points: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
     """log p(z) of each point (n, d), float64 (n,); ``given`` (n, g) is what each is conditioned on."""
-    return in_blocks(lambda block, known: _log_prob_block(density, block, known), points, given)
+    size = int(getattr(density, "block", BLOCK))
+    return in_blocks(lambda block, known: _log_prob_block(density, block, known), points, given, size=size)
 
 
 def point_score(model: Any, points: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
@@ -115,15 +124,15 @@ def point_score(model: Any, points: np.ndarray, given: np.ndarray | None = None)
 def draw(sampler: Sampler, n: int, seed: int, given: np.ndarray | None = None) -> np.ndarray:
     """n draws (n, d), made in blocks of one size: the first 500 of 1000 are those of a draw of 500.
 
-    ``given`` (n, g) is what each draw is conditioned on.
+    ``given`` (n, g) is what each draw is conditioned on. The size of a block is 1024, or the sampler's own (``block``).
     """
-    key = jax.random.key(seed)
-    keys = [jax.random.fold_in(key, i) for i in range(-(-n // BLOCK))]
+    key, size = jax.random.key(seed), int(getattr(sampler, "block", BLOCK))
+    keys = [jax.random.fold_in(key, i) for i in range(-(-n // size))]
     if given is None:
-        blocks = [np.asarray(_sample_block(sampler, key, None)) for key in keys]
+        blocks = [np.asarray(_sample_block(sampler, key, None, size)) for key in keys]
     else:
-        known = [block for block, _ in _blocks(given.astype(np.float32))]
-        blocks = [np.asarray(_sample_block(sampler, key, block)) for key, block in zip(keys, known)]
+        known = [block for block, _ in _blocks(given.astype(np.float32), size)]
+        blocks = [np.asarray(_sample_block(sampler, key, block, size)) for key, block in zip(keys, known)]
     return np.concatenate(blocks)[:n]
 
 
@@ -135,25 +144,27 @@ def log_mean_exp(log_values: np.ndarray) -> np.ndarray:
         return np.log(np.mean(np.exp(log_values - anchor), axis=-1)) + anchor[..., 0]
 
 
-def in_blocks(function: Callable[..., Any], points: np.ndarray, *others: np.ndarray | None) -> np.ndarray:
-    """Apply a compiled function of (1024, d) to any number of rows; the last block is padded with its own last row.
+def in_blocks(
+    function: Callable[..., Any], points: np.ndarray, *others: np.ndarray | None, size: int = BLOCK
+) -> np.ndarray:
+    """Apply a compiled function of (size, d) to any number of rows; the last block is padded with its own last row.
 
     ``others`` are further arrays with a leading axis of rows, cut in the same way; None is handed on.
     """
-    cut = [_blocks(other) if other is not None else repeat((None, 0)) for other in others]
+    cut = [_blocks(other, size) if other is not None else repeat((None, 0)) for other in others]
     pieces = [
-        np.asarray(function(block, *(other for other, _ in rest)))[:size]
-        for (block, size), *rest in zip(_blocks(points), *cut)
+        np.asarray(function(block, *(other for other, _ in rest)))[:kept]
+        for (block, kept), *rest in zip(_blocks(points, size), *cut)
     ]
     return np.concatenate(pieces).astype(np.float64) if pieces else np.zeros(0)
 
 
-def _blocks(points: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    for start in range(0, len(points), BLOCK):
-        block = points[start : start + BLOCK]
+def _blocks(points: np.ndarray, most: int = BLOCK) -> Iterator[tuple[np.ndarray, int]]:
+    for start in range(0, len(points), most):
+        block = points[start : start + most]
         size = len(block)
         yield (
-            (block if size == BLOCK else np.pad(block, [(0, BLOCK - size)] + [(0, 0)] * (block.ndim - 1), mode="edge")),
+            (block if size == most else np.pad(block, [(0, most - size)] + [(0, 0)] * (block.ndim - 1), mode="edge")),
             size,
         )
 
@@ -171,5 +182,5 @@ def _score_block(score: Any, block: Any, given: Any) -> Any:
 
 
 @compile_small
-def _sample_block(sampler: Sampler, key: Any, given: Any) -> Any:
-    return jax.vmap(sampler.sample)(jax.random.split(key, BLOCK), given)
+def _sample_block(sampler: Sampler, key: Any, given: Any, size: int = BLOCK) -> Any:
+    return jax.vmap(sampler.sample)(jax.random.split(key, size), given)

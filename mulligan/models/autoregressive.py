@@ -9,7 +9,7 @@ nothing is bounded and nothing dequantised. The columns that come first have the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -20,18 +20,20 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from mulligan.core import Density, Sampler
 from mulligan.models.columns import Cells, Columns
 from mulligan.models.heads import (
+    category_log_prob,
     gaussian_log_prob,
     gaussian_sample,
     logistic_log_prob,
     logistic_sample,
-    softmax_log_prob,
     softmax_sample,
+    spread_logits,
     starting_raw,
 )
 from mulligan.nets.masked import MaskedNet, make_masked_net
 
 _FARTHEST = 8.0  # a number's features are those of ±8 standard deviations beyond them
 FREQUENCIES = (1.0, 2.0, 4.0)
+MANY_BITS = 64  # columns of two levels: from here on each is one input, and rows are drawn unit by unit
 
 
 def _floats(numbers: Sequence[float]) -> tuple[float, ...]:
@@ -68,7 +70,7 @@ class Autoregressive(Sampler, Density):
         found = [
             gaussian_log_prob(densities, x[_places(columns.continuous)]),
             logistic_log_prob(probabilities, cells, columns.least_scale(x.dtype)),
-            softmax_log_prob(logits, x[_places(columns.categories)]),
+            category_log_prob(logits, x[_places(columns.categories)]),
         ]
         first = jnp.min(jnp.where(missing, self.positions, columns.dim))
         return jnp.where(self.positions >= first, jnp.nan, self._in_place(found))
@@ -83,8 +85,10 @@ class Autoregressive(Sampler, Density):
         """One draw, column after column; each number is a valid value before later columns see it."""
         dtype = self.net.biases[0].dtype
         columns = self.columns
-        # Never 0 or 1: their quantiles are infinite.
         uniform = jax.random.uniform(key, (columns.dim, 2), dtype)
+        if _many_bits(columns):
+            return self._sample_bits(uniform[:, 0], given)
+        # Never 0 or 1: their quantiles are infinite.
         uniform = jnp.clip(uniform, jnp.finfo(dtype).eps / 4, 1 - jnp.finfo(dtype).eps / 2)
         least = columns.least_scale(dtype)
 
@@ -100,6 +104,21 @@ class Autoregressive(Sampler, Density):
         order = jnp.arange(columns.dim, dtype=self.positions.dtype)
         return jax.lax.scan(step, jnp.zeros(columns.dim, dtype), order)[0]
 
+    def _sample_bits(self, uniform: Array, given: Array | None = None) -> Array:
+        """One draw of a row of bits. Each unit of the network is computed once, not at each column."""
+        net = self.net
+        column, sizes = jnp.argsort(self.positions), (-(-len(net.hidden) // (self.columns.dim - 1)), 1)
+
+        def step(carry: tuple[Array, tuple[Array, ...]], position: Array) -> tuple[Any, None]:
+            x, known = carry
+            known, _, logit = net.advanced(known, _features(self.columns, x, self.frequencies), position, sizes, given)
+            j = column[position]
+            bit = (uniform[j] >= jax.nn.sigmoid(-logit[0])).astype(x.dtype)
+            return (x.at[j].set(bit), known), None
+
+        order = jnp.arange(self.columns.dim, dtype=self.positions.dtype)
+        return jax.lax.scan(step, (jnp.zeros_like(uniform), net.opened()), order)[0][0]
+
     def _valid(self, x: Array) -> tuple[Array, Cells]:
         """The row of valid values, and the cells of those that have one."""
         places = _places(self.columns.cells)
@@ -112,11 +131,10 @@ class Autoregressive(Sampler, Density):
         out = self.net(_features(columns, x, self.frequencies), given)
         sizes = [3 * parts * len(columns.continuous), 3 * parts * len(columns.cells)]
         densities, probabilities, free = jnp.split(out, np.cumsum(sizes))
-        fixed = jnp.concatenate([jnp.array([0.0, -jnp.inf], out.dtype), free])
         return (
             densities.reshape(-1, 3, parts),
             probabilities.reshape(-1, 3, parts),
-            fixed[_logit_places(columns.levels)],
+            spread_logits(columns.levels, free),
         )
 
     def _in_place(self, groups: Sequence[Array]) -> Array:
@@ -177,26 +195,24 @@ def _features(columns: Columns, x: Array, frequencies: Sequence[float]) -> Array
     z = jnp.clip(x[_places((*columns.continuous, *columns.cells))], -_FARTHEST, _FARTHEST)
     phases = (np.asarray(frequencies, x.dtype)[:, None] * z).reshape(-1)
     codes = jnp.rint(x[_places(columns.categories)])
+    if _many_bits(columns):
+        return codes
     which = [codes[i] == jnp.arange(k) for i, k in enumerate(columns.levels)]
     return jnp.concatenate([z, jnp.sin(phases), jnp.cos(phases), *(hot.astype(x.dtype) for hot in which)])
 
 
 def _feature_columns(columns: Columns, frequencies: int) -> list[int]:
     """The column of each feature."""
+    if _many_bits(columns):
+        return list(columns.categories)
     numbers = [*columns.continuous, *columns.cells]
     return numbers * (1 + 2 * frequencies) + [j for j, k in zip(columns.categories, columns.levels) for _ in range(k)]
 
 
+def _many_bits(columns: Columns) -> bool:
+    """Whether a row is many bits: then the network sees its codes, which are half as many inputs."""
+    return len(columns.categories) == columns.dim >= MANY_BITS and set(columns.levels) == {2}
+
+
 def _places(columns: Sequence[int]) -> np.ndarray:
     return np.asarray(columns, np.int32)
-
-
-def _logit_places(levels: Sequence[int]) -> np.ndarray:
-    """Where each logit is found behind (0, −inf): a first level's is 0, a level that the column lacks has −inf."""
-    places = np.ones((len(levels), max(levels, default=1)), np.int32)
-    start = 2
-    for i, k in enumerate(levels):
-        places[i, 0] = 0
-        places[i, 1:k] = np.arange(start, start + k - 1)
-        start += k - 1
-    return places

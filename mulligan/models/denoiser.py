@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mulligan.core import NoisedScore
-from mulligan.nets.time import make_timed_net
+from mulligan.nets.time import make_average, make_timed_net
 from mulligan.targets.noising import Schedule, Time
 
 Output = Literal["v", "noise", "data", "score", "energy"]
@@ -54,7 +54,7 @@ class Denoiser(NoisedScore):
     """E[x_0 | x_t = x] by a network, for x (d,) and t a scalar; ``given`` None or (g,). ``make_denoiser`` makes it.
 
     Fields: ``network`` F(u, c, given); ``schedule``; ``mean`` m (d,), ``axes`` A (d, d) and ``variances`` λ (d,) of the
-    data, which are not learned; ``output`` says what F gives.
+    data, which are not learned; ``output`` says what F gives. ``axes`` None is A = I: a picture stays one for the network.
 
     >>> from mulligan.targets.noising import EDM
     >>> model = make_denoiser(2, EDM(), np.random.default_rng(0), width=8)
@@ -66,7 +66,7 @@ class Denoiser(NoisedScore):
     network: Any
     schedule: Schedule
     mean: Float[Array, " d"]
-    axes: Float[Array, "d d"]
+    axes: Float[Array, "d d"] | None
     variances: Float[Array, " d"]
     output: Output = eqx.field(static=True, default="v")
 
@@ -84,12 +84,17 @@ class Denoiser(NoisedScore):
 
     def inward(self, x: Float[Array, " d"], scale: Any = 1.0) -> Float[Array, " d"]:
         """Aᵀ(x − scale · m): the coordinates in which the data are uncorrelated."""
-        return (x - scale * self.mean) @ self.axes
+        centred = x - scale * self.mean
+        return centred if self.axes is None else centred @ self.axes
+
+    def outward(self, z: Float[Array, " d"]) -> Float[Array, " d"]:
+        """A z, the way back."""
+        return z if self.axes is None else self.axes @ z
 
     def denoise(self, x: Float[Array, " d"], t: Time, given: Array | None = None) -> Float[Array, " d"]:
         """E[x_0 | x_t = x]."""
         scales = self.scales(t)
-        return self.mean + self.axes @ self.denoised(self.inward(x, scales.alpha), scales, given)
+        return self.mean + self.outward(self.denoised(self.inward(x, scales.alpha), scales, given))
 
     def denoised(
         self, z: Float[Array, " d"], scales: Scales, given: Array | None = None, shown: Array | None = None
@@ -150,7 +155,7 @@ class Denoiser(NoisedScore):
     def from_prior(self, noise: Float[Array, " d"], t: Time) -> Float[Array, " d"]:
         """A draw of that Gaussian from d standard normals."""
         scales = self.scales(t)
-        return scales.alpha * self.mean + self.axes @ (scales.total * noise)
+        return scales.alpha * self.mean + self.outward(scales.total * noise)
 
 
 class Conditioned(NoisedScore):
@@ -184,14 +189,15 @@ def make_denoiser(
     waves: int = 0,
     bandwidth: float = 2.0,
     given: int = 0,
+    members: int = 1,
     points: np.ndarray | None = None,
     whole: bool = False,
     network: MakeNetwork | None = None,
 ) -> Denoiser:
-    """A denoiser of data in R^dim. ``points`` (n, dim) give m, A and λ (None: 0, I and 1).
+    """A denoiser of data in R^dim. ``points`` (n, dim) give m, A and λ (None: 0, I and 1). F is the mean of ``members``.
 
-    ``whole`` keeps the coordinates as they are and gives them one λ: what a network on pictures needs. ``network`` makes F
-    from (inputs, outputs, generator) in place of the library's. Raises ValueError for an unknown ``output``.
+    ``whole`` keeps the coordinates as they are (A = I) and gives them one λ: what a network on pictures needs. ``network``
+    makes F from (inputs, outputs, generator) in place of the library's. Raises ValueError for an unknown ``output``.
     """
     if output not in OUTPUTS:
         raise ValueError(f"output is {output!r}; expected one of {', '.join(OUTPUTS)}")
@@ -199,17 +205,21 @@ def make_denoiser(
     if network is not None:
         net = network(dim, outputs, generator)
     else:
-        net = make_timed_net(
-            dim, outputs, generator, width=width, depth=depth, waves=waves, bandwidth=bandwidth, given=given
-        )
-    mean, axes, variances = np.zeros(dim), np.eye(dim), np.ones(dim)
-    if points is not None:
-        mean, centred = points.mean(0), points - points.mean(0)
-        covariance = centred.T @ centred / len(points)
-        if whole:
-            variances = np.full(dim, max(np.trace(covariance) / dim, 1e-30))
+        shape: dict[str, Any] = {"width": width, "depth": depth, "waves": waves, "bandwidth": bandwidth, "given": given}
+        if members > 1:
+            net = make_average(dim, outputs, generator, members=members, **shape)
         else:
-            variances, axes = np.linalg.eigh(covariance)
+            net = make_timed_net(dim, outputs, generator, **shape)
+    mean, variances = np.zeros(dim), np.ones(dim)
+    axes = None if whole else np.eye(dim)
+    if points is not None:
+        mean = points.mean(0, dtype=float)
+        if whole:
+            variances = np.full(dim, max(float(points.var(0, dtype=float).mean()), 1e-30))
+        else:
+            centred = points - mean
+            variances, axes = np.linalg.eigh(centred.T @ centred / len(points))
             variances = np.maximum(variances, 0.0) + LEAST_VARIANCE * max(variances[-1], 1e-30)
-    centre, turned, spreads = (jnp.asarray(np.asarray(array, np.float32)) for array in (mean, axes, variances))
+    centre, spreads = (jnp.asarray(np.asarray(array, np.float32)) for array in (mean, variances))
+    turned = None if axes is None else jnp.asarray(np.asarray(axes, np.float32))
     return Denoiser(net, schedule, centre, turned, spreads, output)

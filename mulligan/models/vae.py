@@ -30,12 +30,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mulligan.core import Bound, Density, Sampler
 from mulligan.models.columns import Cells, Columns
 from mulligan.models.heads import (
+    category_log_prob,
     gaussian_log_prob,
     gaussian_sample,
     logistic_log_prob,
     logistic_sample,
-    softmax_log_prob,
     softmax_sample,
+    spread_logits,
 )
 from mulligan.nets.mlp import make_mlp
 
@@ -104,7 +105,7 @@ class VAE(Sampler, Density, Bound):
         if self.scaled:
             scales, free = scales + out[numbers : 2 * numbers], out[2 * numbers :]
         raw = jnp.stack([jnp.zeros_like(scales), out[:numbers], scales], axis=1)[:, :, None]
-        return Laws(raw[:continuous], raw[continuous:], _logits(columns.levels, free))
+        return Laws(raw[:continuous], raw[continuous:], spread_logits(columns.levels, free))
 
     def log_likelihood(self, z: Float[Array, " q"], x: Float[Array, " d"], given: Array | None = None) -> Array:
         """log p(x|z) in nats, a scalar."""
@@ -189,7 +190,7 @@ class VAE(Sampler, Density, Bound):
         parts = [
             gaussian_log_prob(laws.densities, x[_places(columns.continuous)]),
             logistic_log_prob(laws.probabilities, cells, columns.least_scale(x.dtype)),
-            _category_log_prob(laws.logits, x[_places(columns.categories)]),
+            category_log_prob(laws.logits, x[_places(columns.categories)]),
         ]
         return sum((jnp.sum(part) for part in parts if part.size), start=jnp.zeros((), x.dtype))
 
@@ -279,31 +280,3 @@ def _joined(vector: Array, given: Array | None) -> Array:
 
 def _places(columns: tuple[int, ...]) -> np.ndarray:
     return np.asarray(columns, np.int32)
-
-
-def _logits(levels: tuple[int, ...], free: Array) -> Array:
-    """Logits (c, levels) with a first one of 0, from those that are free; −inf for levels that a column lacks."""
-    if len(set(levels)) == 1:  # no gather, whose gradient is slow
-        free = free.reshape(len(levels), -1)
-        return jnp.concatenate([jnp.zeros_like(free[:, :1]), free], axis=1)
-    return jnp.concatenate([jnp.array([0.0, -jnp.inf], free.dtype), free])[_logit_places(levels)]
-
-
-def _category_log_prob(logits: Array, codes: Array) -> Array:
-    """``softmax_log_prob``, in fewer steps where all categories have two levels."""
-    if logits.shape[-1] != 2:
-        return softmax_log_prob(logits, codes)
-    second = logits[:, 1]
-    log_p = jnp.where(codes == 1, second, 0.0) - jax.nn.softplus(second)
-    return jnp.where((codes == 0) | (codes == 1), log_p, -jnp.inf)
-
-
-def _logit_places(levels: tuple[int, ...]) -> np.ndarray:
-    """Where each logit is found behind (0, −inf): a first level's is 0, a level that the column lacks has −inf."""
-    places = np.ones((len(levels), max(levels, default=1)), np.int32)
-    start = 2
-    for i, k in enumerate(levels):
-        places[i, 0] = 0
-        places[i, 1:k] = np.arange(start, start + k - 1)
-        start += k - 1
-    return places

@@ -2,8 +2,9 @@
 
 Definition. y[i, j] = Σ_{a, b} x[i + a − k//2, j + b − k//2] W[a, b] + bias, zeros outside: the size stays. Sizes change by
 ``fold`` (2 x 2 pixels become channels) and ``unfold``, with a matrix product beside: no strides, so no dilated gradients.
-Gradients are XLA's own: the weight gradient as nine matrix products was slower (64 pictures of 14 x 14 x 64, two busy
-cores). Weights are drawn with NumPy, variance 1/fan-in, and can start at zero.
+Gradients are products of matrices whose rows are the windows of all pixels (Chellapilla, Puri and Simard 2006): XLA's own
+are as fast by themselves, but inside a loop, where all training happens, they were seen to run as plain nested loops.
+Weights are drawn with NumPy, variance 1/fan-in, and can start at zero.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float
 EPSILON = 1e-5
 
 
+@jax.custom_jvp
 def convolve(x: Float[Array, "h w c"], weights: Float[Array, "k k c o"]) -> Float[Array, "h w o"]:
     """The convolution (as networks say: correlation) of a picture with zeros around it, of the same height and width; k is
     odd.
@@ -28,6 +30,21 @@ def convolve(x: Float[Array, "h w c"], weights: Float[Array, "k k c o"]) -> Floa
     """
     order = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x[None], weights, (1, 1), "SAME", dimension_numbers=order)[0]
+
+
+@convolve.defjvp
+def _convolve_change(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, weights), (x_change, weights_change) = primals, tangents
+    k, outputs = weights.shape[0], weights.shape[3]
+    change = _windows(x_change, k) @ weights.reshape(-1, outputs)
+    return convolve(x, weights), change + _windows(x, k) @ weights_change.reshape(-1, outputs)
+
+
+def _windows(x: Float[Array, "h w c"], k: int) -> Float[Array, "h w k*k*c"]:
+    """The k x k pixels around each."""
+    height, width, half = x.shape[0], x.shape[1], k // 2
+    padded = jnp.pad(x, ((half, half), (half, half), (0, 0)))
+    return jnp.concatenate([padded[a : a + height, b : b + width] for a in range(k) for b in range(k)], axis=2)
 
 
 def fold(x: Float[Array, "h w c"], by: int = 2) -> Array:

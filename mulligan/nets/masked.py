@@ -38,14 +38,49 @@ class MaskedNet(eqx.Module):
         inner = self.hidden[:, None] >= self.hidden
         last = self.outputs[:, None] >= self.hidden
         direct = self.outputs[:, None] > self.inputs
-        h = _masked(self.weights[0], first) @ x + self.biases[0]
+        # Vectors stand before the matrices: in this order a batch under vmap is not transposed.
+        h = x @ _masked(self.weights[0], first).T + self.biases[0]
         if given is not None:
             h = h + self.given_weights @ given
         for i in range(1, len(self.weights) - 2, 2):
-            step = _masked(self.weights[i], inner) @ jax.nn.silu(h) + self.biases[i]
-            h = h + _masked(self.weights[i + 1], inner) @ jax.nn.silu(step) + self.biases[i + 1]
-        straight = _masked(self.weights[-1], direct) @ x
-        return _masked(self.weights[-2], last) @ jax.nn.silu(h) + self.biases[-1] + straight
+            step = jax.nn.silu(h) @ _masked(self.weights[i], inner).T + self.biases[i]
+            h = h + jax.nn.silu(step) @ _masked(self.weights[i + 1], inner).T + self.biases[i + 1]
+        straight = x @ _masked(self.weights[-1], direct).T
+        return jax.nn.silu(h) @ _masked(self.weights[-2], last).T + self.biases[-1] + straight
+
+    def opened(self) -> tuple[Array, ...]:
+        """Activations of all layers before any input is known: zeros, for ``advanced``."""
+        return tuple(jnp.zeros_like(self.biases[0]) for _ in range(len(self.weights) - 2))
+
+    def advanced(
+        self,
+        known: tuple[Array, ...],
+        x: Float[Array, " in"],
+        position: Int[Array, ""],
+        sizes: tuple[int, int],
+        given: Float[Array, " g"] | None = None,
+    ) -> tuple[tuple[Array, ...], Int[Array, " size"], Float[Array, " size"]]:
+        """One position further: the activations with those of the units of this degree, and the position's outputs.
+
+        ``sizes`` are the greatest numbers of hidden units and of outputs at one position. Outputs come with their places
+        (the number of outputs where there are fewer). All positions one after the other cost what one call costs.
+        """
+        units = jnp.nonzero(self.hidden == position, size=sizes[0], fill_value=len(self.hidden))[0]
+        places = jnp.nonzero(self.outputs == position, size=sizes[1], fill_value=len(self.outputs))[0]
+        seen = jnp.where(self.inputs < position, x, 0.0)
+        layers = list(known)
+        h = self.weights[0][units] @ seen + self.biases[0][units]
+        if given is not None:
+            h = h + self.given_weights[units] @ given
+        layers[0] = layers[0].at[units].set(jax.nn.silu(h), mode="drop")
+        for i in range(1, len(self.weights) - 2, 2):
+            # Units of higher degrees are still 0 in ``layers``, so no mask is needed.
+            step = self.weights[i][units] @ layers[i - 1] + self.biases[i][units]
+            layers[i] = layers[i].at[units].set(jax.nn.silu(step), mode="drop")
+            h = h + self.weights[i + 1][units] @ layers[i] + self.biases[i + 1][units]
+            layers[i + 1] = layers[i + 1].at[units].set(jax.nn.silu(h), mode="drop")
+        out = self.weights[-2][places] @ layers[-1] + self.biases[-1][places] + self.weights[-1][places] @ seen
+        return tuple(layers), places, out
 
 
 def make_masked_net(
@@ -71,7 +106,9 @@ def make_masked_net(
     greatest = int(made.max(initial=0))
     # Degree 0 sees nothing but what is given; without that it would be a bias.
     least = 0 if given or greatest == 0 else 1
-    hidden = least + np.arange(width) % (greatest - least + 1)
+    degrees = greatest - least + 1
+    # Fewer units than degrees are spread over all of them: the first ones alone would see the first columns only.
+    hidden = least + (np.arange(width) % degrees if width >= degrees else np.arange(width) * degrees // width)
 
     def drawn(mask: np.ndarray, size: float = 1.0) -> np.ndarray:
         fan_in = np.maximum(mask.sum(1, keepdims=True), 1)

@@ -9,6 +9,7 @@ Theory: chapter 9, networks.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -68,6 +69,37 @@ class TimedNet(eqx.Module):
             carried = carried + (h @ weight.T + bias) * (1 + scale) + shift
             h = jax.nn.silu(carried)
         return h @ self.weights[-1].T + self.biases[-1]
+
+
+class Average(eqx.Module):
+    """The mean of several networks of one shape, (1/M) Σ_m F_m(u, c): what they over-fitted apart from each other shrinks.
+
+    ``members`` is one ``TimedNet`` whose arrays have a leading axis of members, each trained on its own loss. A denoiser is
+    linear in its network, so this is the mean of M denoisers, and of the scores that they stand for.
+
+    >>> from mulligan.nets.time import make_average
+    >>> net = make_average(2, 2, np.random.default_rng(0), members=3, width=8)
+    >>> net(jnp.ones(2), jnp.asarray(0.0)).tolist()
+    [0.0, 0.0]
+    """
+
+    members: TimedNet
+
+    def __call__(self, u: Float[Array, " d"], c: Float[Array, ""], *known: Array | None) -> Array:
+        return jnp.mean(eqx.filter_vmap(lambda member: member(u, c, *known))(self.members), axis=0)
+
+    @property
+    def count(self) -> int:
+        """M."""
+        return self.members.biases[0].shape[0]
+
+
+def make_average(
+    inputs: int, outputs: int, generator: np.random.Generator, *, members: int, **settings: Any
+) -> Average:
+    """``members`` networks of ``make_timed_net``, each drawn afresh."""
+    nets = [make_timed_net(inputs, outputs, generator, **settings) for _ in range(members)]
+    return Average(jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *nets))
 
 
 def make_timed_net(

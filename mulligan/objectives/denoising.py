@@ -18,12 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mulligan.models.denoiser import Denoiser, Scales
+from mulligan.nets.time import Average
 from mulligan.objectives.likelihood import Rows
 from mulligan.targets.noising import Schedule, Time
 
@@ -51,8 +53,8 @@ class Denoising:
     """
 
     weighting: Weighting = "v"
-    centre: float = -2.0
-    spread: float | None = 1.6
+    centre: float = -1.0
+    spread: float | None = 1.3
     both: bool = False
 
     def __call__(self, model: Denoiser, key: PRNGKeyArray, batch: Rows) -> tuple[Float[Array, ""], dict[str, Any]]:
@@ -63,10 +65,21 @@ class Denoising:
         times = self.times(model, of_times, len(x))
         shown = None if batch.given is None else jax.random.uniform(of_hiding, (len(x),), x.dtype) >= HIDDEN
         sides = (1, -1) if self.both else (1,)
-        errors = jax.vmap(lambda x, e, t, given, mark: self.errors(model, x, e, t, given, mark))
         marks = None if shown is None else shown.astype(x.dtype)
-        losses = [jnp.mean(errors(x, side * noise, times, batch.given, marks)) for side in sides]
-        loss = jnp.mean(jnp.stack(losses))
+
+        def loss_of(network: Any, noise: Array, times: Array) -> Array:
+            alone = eqx.tree_at(lambda whole: whole.network, model, network)
+            errors = jax.vmap(lambda x, e, t, given, mark: self.errors(alone, x, e, t, given, mark))
+            return jnp.mean(jnp.stack([jnp.mean(errors(x, s * noise, times, batch.given, marks)) for s in sides]))
+
+        if isinstance(model.network, Average):
+            # Every member has its own loss, on the same rows with another's noise: they err apart from each other.
+            count = model.network.count
+            turned = [[jnp.roll(drawn, m * (len(x) // count), 0) for m in range(count)] for drawn in (noise, times)]
+            losses = eqx.filter_vmap(loss_of)(model.network.members, *map(jnp.stack, turned))
+            loss = jnp.sum(losses)
+            return loss, {"train": -loss / count}
+        loss = loss_of(model.network, noise, times)
         return loss, {"train": -loss}
 
     def errors(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -41,3 +43,25 @@ def members_negative_log_likelihood(
     """
     mean = jnp.mean(jax.vmap(model.each_log_prob)(batch.points, batch.given))
     return -mean, {"train": mean}
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """An objective of binary rows that are drawn anew at each step: each x_j is 1 with probability ``points``_j.
+
+    E over the draws of the mean of ``objective``, so a law of the pictures and not of one drawing of them is learned
+    (Burda, Grosse and Salakhutdinov 2016 train so on MNIST). The draw is a function of the step's key.
+
+    >>> chances = Rows(jnp.array([[0.0, 1.0]]))
+    >>> def seen(model, key, batch):
+    ...     return batch.points.sum(), {"points": batch.points}
+    >>> Redrawn(seen)(None, jax.random.key(0), chances)[1]["points"].tolist()
+    [[0.0, 1.0]]
+    """
+
+    objective: Callable[[Any, PRNGKeyArray, Rows], tuple[Array, dict[str, Any]]]
+
+    def __call__(self, model: Any, key: PRNGKeyArray, batch: Rows) -> tuple[Float[Array, ""], dict[str, Any]]:
+        of_rows, rest = jax.random.split(key)
+        drawn = jax.random.uniform(of_rows, batch.points.shape, batch.points.dtype) < batch.points
+        return self.objective(model, rest, batch._replace(points=drawn.astype(batch.points.dtype)))

@@ -101,11 +101,19 @@ def signs_of(x: Float[Array, " d"], k: int) -> Float[Array, "k d"]:
     >>> bool((signs_of(jnp.ones(3), 4) == signs_of(jnp.ones(3), 4)).all())
     True
     """
+    return jax.random.rademacher(hashed_key(x), (k, x.shape[0]), x.dtype)
+
+
+def hashed_key(x: Float[Array, " d"]) -> PRNGKeyArray:
+    """A key that is a hash of x, every bit of every coordinate.
+
+    >>> bool(hashed_key(jnp.array([0.0, 1.0])) == hashed_key(jnp.array([1.0, 0.0])))
+    False
+    """
     bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x).astype(jnp.float32), jnp.uint32)
     odd = 2 * jnp.arange(x.shape[0], dtype=jnp.uint32) + 1
     mixed = bits * (odd * jnp.uint32(2654435761))  # Knuth's multiplicative hash, another one for each place
-    total = jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32)
-    return jax.random.rademacher(jax.random.fold_in(jax.random.key(0), total), (k, x.shape[0]), x.dtype)
+    return jax.random.fold_in(jax.random.key(0), jnp.sum(mixed ^ (mixed >> 15), dtype=jnp.uint32))
 
 
 class Adaptive(NamedTuple):

@@ -54,6 +54,11 @@ class ContinuousFlow(Sampler, Density):
     probes: int = eqx.field(static=True)
 
     @property
+    def random_log_prob(self) -> bool:
+        """Whether log p is right on average only, over the signs hashed from x."""
+        return self.probes > 0
+
+    @property
     def strokes(self) -> float:
         """Evaluations of the network a sample; of adaptive steps, their mean."""
         return float(self.spent)

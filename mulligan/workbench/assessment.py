@@ -97,12 +97,11 @@ def _drawn(fitted: Fitted, test: Table, seed: int) -> tuple[Table | None, float 
         return None, None
     given = test if fitted.given else None  # a conditional model draws beside the test rows' given columns
     fitted.sample(1, seed, given)  # compiles, so that the next line measures drawing
-    began = time.perf_counter()
-    fitted.sample(1000, seed, given)
-    seconds = time.perf_counter() - began
     # A picture may take hundreds of strokes: as many draws as a classifier two-sample test can use.
     wanted = max(DRAWS, len(test)) if test.schema.image is None else PICTURES
-    return fitted.sample(wanted, seed, given), seconds
+    began = time.perf_counter()
+    draws = fitted.sample(wanted, seed, given)
+    return draws, 1000 * (time.perf_counter() - began) / wanted
 
 
 def _strokes(declared: str, fitted: Fitted) -> float | None:

@@ -71,6 +71,7 @@ def identity_of(settings: Mapping[str, Any], prepared: Prepared) -> dict[str, An
         "columns": list(table.schema.names),
         **columns,
         "sha256 of the rows": hashlib.sha256(table.values.astype("<f8").tobytes()).hexdigest(),
+        "rows are drawn anew": table.chances is not None,
         "split": prepared.split.digest,
         **{name: version(name) for name in VERSIONS},
         "device": jax.default_backend(),

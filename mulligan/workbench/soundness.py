@@ -95,10 +95,10 @@ def _check_fields(module: Any, prefix: str) -> None:
     for field in dataclasses.fields(module):
         name, value = prefix + field.name, getattr(module, field.name)
         for item in value if isinstance(value, tuple) else (value,):
-            if hasattr(item, "shape"):
-                _check_array(name, np.asarray(item))
-            elif dataclasses.is_dataclass(item):
+            if dataclasses.is_dataclass(item):  # asked first: a module may have a field of the name ``shape``
                 _check_fields(item, f"{name}.")
+            elif hasattr(item, "shape"):
+                _check_array(name, np.asarray(item))
         # Only our own annotations are known to be of the shapes that are kept: a user's layer may be stacked in a flow.
         declared = is_ours(module) and re.fullmatch(r'\w+\[Array, "([^".*]*)"\]', str(field.type))
         if declared:

@@ -292,3 +292,37 @@ def test_the_catalog_is_standard_library_only():
 def test_data_and_report_load_no_jax():
     assert "jax" not in loaded_by("import mulligan.data.codec, mulligan.data.inspection, mulligan.report.writing")
     assert "jax" in loaded_by("import mulligan.core")
+
+
+# --- the suite itself -------------------------------------------------------------------------------------------------
+
+_ran_here = []
+
+
+@pytest.mark.parametrize("turn", range(10))
+def test_a_file_stays_in_one_process(turn, request):
+    """Else each process fits and compiles what the tests of a file share; a scheduler that forgets that is silent."""
+    _ran_here.append(turn)
+    together = [item for item in request.session.items if item.originalname == request.node.originalname]
+    if request.node is together[-1] and getattr(request.config.option, "loadgroup", True):
+        assert len(_ran_here) == len(together), "tests of one file were spread over processes: see tests/conftest.py"
+
+
+@pytest.mark.parametrize(
+    "nodeid, group",
+    [
+        ("tests/exact/test_flow.py::test_dim_is_checked", "test_flow.py"),
+        ("tests/exact/test_flow.py::test_nan_in_nan_out[flow:coupling]", "test_flow.py"),
+        ("tests/conformance/test_families.py::test_x[flow:coupling:mixed]", "flow"),
+        ("tests/conformance/test_families.py::test_x[flow-layers]", "flow"),
+        ("tests/conformance/test_families.py::test_x[continuous-flow]", "continuous-flow"),
+        ("tests/laws/test_families_law.py::test_x[gaussian-Transposed]", "gaussian"),
+        ("tests/laws/test_families_law.py::test_x[gaussians]", "test_families_law.py"),
+        ("tests/conformance/test_families.py::test_names_do_not_collide", "test_families.py"),
+        ("tests/conformance/test_docs.py::test_x[images.md]", "tests/conformance/test_docs.py::test_x[images.md]"),
+    ],
+)
+def test_groups_of_tests(nodeid, group):
+    from conftest import group_of
+
+    assert group_of(nodeid) == group

@@ -405,6 +405,44 @@ def test_an_output_that_sees_itself_is_seen(x64, monkeypatch):
     fails(check_jacobian, (3, 1, 0, 2), 0)
 
 
+def test_few_hidden_units_see_columns_of_the_whole_order():
+    net = make_masked_net(range(300), range(300), np.random.default_rng(0), width=10, depth=0)
+    assert np.asarray(net.hidden).tolist() == [1 + 299 * i // 10 for i in range(10)]
+
+
+def bits(order, given, depth, width):
+    """A model of bits, far from its start."""
+    columns = columns_of(
+        fit_native_codec(table([categorical(f"b{j}", 2, "binary") for j in order], [[0] * len(order)]))
+    )
+    sizes = {"order": order, "given": given, "depth": depth, "width": width}
+    return stirred(make_autoregressive(columns, np.random.default_rng(5), **sizes))
+
+
+def check_bits(order, given, depth, width, _=None):
+    """Drawn unit by unit, rows are those that are drawn with all of the network at each column."""
+    model, known = bits(order, given, depth, width), jnp.ones(given) if given else None
+    uniform = jnp.asarray(np.random.default_rng(7).random((400, len(order))))
+    drawn = np.asarray(jax.jit(jax.vmap(lambda u: model._sample_bits(u, known)))(uniform))
+    logits = np.asarray(jax.jit(jax.vmap(lambda x: model._laws(x, known)[2][:, 1]))(jnp.asarray(drawn)))
+    np.testing.assert_array_equal(drawn, uniform >= 1 / (1 + np.exp(logits)))  # P(0) of each, given the bits before it
+    assert len(np.unique(drawn, axis=0)) > 10
+
+
+BITS = [((3, 1, 0, 2, 4), 0, 1, 9), ((1, 2, 4, 3, 0), 2, 2, 3), ((0, 1, 2, 3, 4), 0, 0, 4)]
+
+
+@pytest.mark.parametrize("case", BITS)
+def test_bits_are_drawn_unit_by_unit(x64, case):
+    check_bits(*case)
+
+
+@pytest.mark.parametrize("twin", [twins.units_late, twins.units_lost])
+def test_bits_of_broken_units_are_refused(x64, monkeypatch, twin):
+    twin(monkeypatch)
+    fails(check_bits, *BITS[0])
+
+
 # --- marginals, missing values --------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -11,14 +12,18 @@ import numpy as np
 import pytest
 from saboteurs import diffusion as broken
 
-from mulligan.core import capabilities
+from mulligan.core import Density, capabilities
+from mulligan.data.codec import Encoded
 from mulligan.errors import UsageError
 from mulligan.families.diffusion import noise_range
 from mulligan.loop import compile_small
+from mulligan.measures.likelihood import row_likelihood
 from mulligan.models.denoiser import OUTPUTS, Conditioned, Denoiser, make_denoiser
 from mulligan.nets.time import make_timed_net, time_features
 from mulligan.objectives.denoising import Denoising, continuous_bound, variational_bound
+from mulligan.objectives.likelihood import Rows
 from mulligan.samplers.diffused import diffused, with_sampler
+from mulligan.samplers.ode import hashed_key
 from mulligan.samplers.reverse import KERNELS, reverse_kernel, run_reverse
 from mulligan.targets.mixture import GaussianMixture
 from mulligan.targets.noised import NoisedMixture
@@ -346,6 +351,80 @@ def test_draws_of_the_gaussian_fit_have_its_moments(key):
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
+
+
+def member_gradients(objective) -> tuple[float, float, float]:
+    """With the second of two members changed: how far the first one's gradient moves; how far the mean of the denoisers is
+    from the denoiser; and how far the metric is from the mean of the losses of two models alone."""
+    points = np.random.default_rng(3).normal(size=(64, 2)) * [1.0, 3.0]
+    schedule, rows = EDM(), Rows(jnp.asarray(points))
+    pair = double(make_denoiser(2, schedule, np.random.default_rng(4), width=4, depth=1, members=2, points=points))
+    drawn = np.random.default_rng(5)
+    members = jax.tree.map(lambda leaf: jnp.asarray(drawn.normal(size=leaf.shape)), pair.network.members)
+    other = jax.tree.map(lambda leaf: leaf.at[1].multiply(1.5), members)
+
+    def with_members(members):
+        return eqx.tree_at(lambda model: model.network.members, pair, members)
+
+    def alone(members, m):
+        return eqx.tree_at(lambda model: model.network, pair, jax.tree.map(lambda leaf: leaf[m], members))
+
+    @compile_small
+    def found(members, other, x, t):
+        key = jax.random.key(0)
+        slope = jax.grad(lambda members: objective(with_members(members), key, rows)[0])
+        first, second = slope(members), slope(other)
+        moved = sum(jnp.sum(jnp.abs(a[0] - b[0])) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)))
+        mean = (alone(members, 0).denoise(x, t) + alone(members, 1).denoise(x, t)) / 2
+        apart = jnp.max(jnp.abs(with_members(members).denoise(x, t) - mean))
+        same = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), members)
+        turned = objective(with_members(same), key, rows)[1]["train"]
+        single = objective(alone(members, 0), key, rows)[1]["train"]
+        return moved, apart, turned - single
+
+    return tuple(map(float, found(members, other, jnp.asarray([0.4, -2.0]), jnp.asarray(0.7))))
+
+
+def test_members_learn_apart_and_answer_together():
+    moved, apart, metric = member_gradients(Denoising())
+    assert moved < 1e-9
+    assert apart < 1e-12
+    # One member sees the noise of the other's rows: equal members have another loss than one alone, of like size.
+    assert 1e-9 < abs(metric) < 1.0
+
+
+def test_one_loss_of_the_mean_is_refused():
+    assert member_gradients(broken.LossOfTheMean())[0] > 1e-3
+
+
+class NoisyGaussian(Density):
+    """N(0, 1) whose log p is known up to noise of mean 0 and standard deviation 3, hashed from x."""
+
+    kind: ClassVar[str] = "numeric"
+    random_log_prob: bool = eqx.field(static=True)
+
+    def log_prob(self, x, given=None):
+        noise = 3 * jax.random.normal(hashed_key(x))
+        return -0.5 * jnp.sum(x**2) - 0.5 * jnp.log(2 * jnp.pi) + noise
+
+
+def test_a_random_log_p_of_dequantised_rows_is_a_mean_of_logs():
+    rows, draws = 4000, 6
+    points = np.random.default_rng(6).uniform(size=(rows, draws, 1)).astype(np.float32)  # cells [0, 1] of width 1
+    encoded = Encoded(points, np.zeros((rows, draws)))
+    truth = np.log(0.3413447460685429)  # of the cell
+    bound = -0.5 * np.log(2 * np.pi) - 1 / 6  # E log p in it
+
+    def gaps(model, against):
+        found = row_likelihood(model, encoded)
+        error = found.log_prob.std() / np.sqrt(rows)
+        spread = np.sqrt(np.mean(np.sum(found.influence**2, 1) / (draws * (draws - 1))))
+        return (found.log_prob.mean() - against) / error, spread / found.log_prob.std()
+
+    off, spread = gaps(NoisyGaussian(True), bound)
+    assert abs(off) < 4.75 and bound < truth
+    assert spread == pytest.approx(1, abs=0.05)  # what the influences say is the spread that there is
+    assert gaps(NoisyGaussian(False), truth)[0] > 20  # the log of the mean is above log p by far
 
 
 def test_what_is_not_shown_is_as_if_not_given():

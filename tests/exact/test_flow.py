@@ -9,6 +9,7 @@ import pytest
 from saboteurs.flows import FLOWS, SPLINES
 
 from mulligan.compilations import compilations
+from mulligan.loop import compile_small
 from mulligan.measures.likelihood import draw, point_log_prob
 from mulligan.models.flow import Flow, make_flow
 from mulligan.nets.mlp import make_mlp
@@ -59,19 +60,18 @@ def spline_error(forward, inverse) -> float:
     bins, m = 5, 400
     parameters = jnp.asarray(rng.normal(size=(parameter_count(bins), m)))
     x = jnp.asarray(rng.uniform(-1.4 * BOUND, 1.4 * BOUND, m))
-    y, log_slope = forward(parameters, x, BOUND)
-    back, log_back = inverse(parameters, y, BOUND)
-    slope = jax.grad(lambda v: forward(parameters, v, BOUND)[0].sum())(x)
-    ends = jnp.full(m, BOUND * (1 - 1e-14))
-    at_ends = [forward(parameters, side * ends, BOUND) for side in (-1, 1)]
-    errors = [
-        back - x,
-        log_back + log_slope,
-        jnp.exp(log_slope) - slope,
-        *(jnp.abs(y) - BOUND for y, _ in at_ends),
-        *(log for _, log in at_ends),
-    ]
-    return float(max(jnp.max(jnp.abs(error)) for error in errors))
+
+    @compile_small
+    def errors(parameters, x, ends):
+        y, log_slope = forward(parameters, x, BOUND)
+        back, log_back = inverse(parameters, y, BOUND)
+        slope = jax.grad(lambda v: forward(parameters, v, BOUND)[0].sum())(x)
+        y_ends, log_ends = jax.vmap(lambda end: forward(parameters, jnp.full(m, end), BOUND))(ends)
+        return jnp.stack(
+            [back - x, log_back + log_slope, jnp.exp(log_slope) - slope, *(jnp.abs(y_ends) - BOUND), *log_ends]
+        )
+
+    return float(np.abs(errors(parameters, x, jnp.asarray([-1.0, 1.0]) * BOUND * (1 - 1e-14))).max())
 
 
 def test_a_spline_has_its_inverse_its_slope_and_smooth_tails(x64):
@@ -93,7 +93,7 @@ def test_the_gradient_by_hand_is_the_gradient(x64):
             y, log_slope = function(p, v, BOUND)
             return jnp.sum(jnp.sin(3 * y) + jnp.cos(v) * log_slope)
 
-        return jax.grad(value, (0, 1))(parameters, x)
+        return compile_small(jax.grad(value, (0, 1)))(parameters, x)
 
     for by_hand, automatic in zip(loss(spline), loss(plain_spline)):
         np.testing.assert_allclose(by_hand, automatic, atol=1e-11)
@@ -101,7 +101,7 @@ def test_the_gradient_by_hand_is_the_gradient(x64):
 
 def test_parameters_of_zero_are_the_identity(x64):
     x = jnp.linspace(-6, 6, 101)
-    y, log_slope = spline(jnp.zeros((parameter_count(7), 101)), x, BOUND)
+    y, log_slope = compile_small(lambda p: spline(p, x, BOUND))(jnp.zeros((parameter_count(7), 101)))
     np.testing.assert_allclose(y, x, atol=1e-12)
     np.testing.assert_allclose(log_slope, 0, atol=1e-12)
 
@@ -123,8 +123,11 @@ def flow_error(flow) -> float:
     return float(jnp.max(jnp.abs(jax.vmap(errors)(jnp.asarray(points)))))
 
 
+# Two columns: in the plane below, and in `make test-slow`; five: there.
 @KINDS
-@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "dim", [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_a_flow_inverts_and_its_log_determinant_is_that_of_its_jacobian(x64, dim, autoregressive):
     assert flow_error(a_flow(dim, autoregressive)) < 1e-8
 
@@ -152,9 +155,9 @@ def test_the_autoregressive_layer_is_triangular(x64, autoregressive):
 def test_a_flow_of_the_plane_integrates_to_one(x64, autoregressive):
     flow = a_flow(2, autoregressive)
     axis = np.linspace(-12, 12, 961)
-    points = jnp.asarray(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2))
+    points = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
     score = jax.jit(jax.vmap(flow.log_prob))
-    density = np.concatenate([np.exp(score(block)) for block in jnp.split(points, 961)])
+    density = np.stack([np.exp(score(block)) for block in points])  # jnp.split would be a program of 961 outputs
     mass = density.sum() * (axis[1] - axis[0]) ** 2
     assert mass == pytest.approx(1, abs=2e-5)  # once smooth at its knots: the trapezoid rule is of second order there
 

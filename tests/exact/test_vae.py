@@ -23,9 +23,8 @@ from mulligan.data.native import NativeCodec, fit_native_codec
 from mulligan.data.table import Column, Schema, Source, Table
 from mulligan.loop import compile_small
 from mulligan.measures.latent import active_units, aggregated_mismatch, annealed_log_prob, simulated_log_prob
-from mulligan.models import vae
+from mulligan.models import heads, vae
 from mulligan.models.columns import columns_of
-from mulligan.models.heads import softmax_log_prob
 from mulligan.models.vae import VAE, cell_key, make_vae
 from mulligan.nets.mlp import MLP
 from mulligan.objectives.evidence import Evidence
@@ -360,8 +359,8 @@ def test_categories_of_two_levels_go_a_shorter_way():
     rng = np.random.default_rng(0)
     free, codes = jnp.asarray(rng.normal(size=4)), jnp.array([0.0, 1.0, 1.0, 2.0])
     for levels, size in (((2, 2, 2, 2), 4), ((3, 3), 2), ((2, 3), 2)):
-        logits = vae._logits(levels, free[: sum(levels) - len(levels)])
-        gathered = jnp.concatenate([jnp.array([0.0, -jnp.inf]), free])[vae._logit_places(levels)]
+        logits = heads.spread_logits(levels, free[: sum(levels) - len(levels)])
+        gathered = jnp.concatenate([jnp.array([0.0, -jnp.inf]), free])[heads._logit_places(levels)]
         assert np.array_equal(logits, gathered)
-        short, long = (f(logits, codes[:size]) for f in (vae._category_log_prob, softmax_log_prob))
+        short, long = (f(logits, codes[:size]) for f in (heads.category_log_prob, heads.softmax_log_prob))
         np.testing.assert_allclose(short, long, atol=TIGHT)

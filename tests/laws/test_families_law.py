@@ -89,7 +89,7 @@ def test_draws_follow_log_prob(label, seed, request):
     assert p > ALPHA, f"{sentence}; p {p:.1e}, alpha {ALPHA}, n {N}, seed {seed}; pytest '{request.node.nodeid}'"
 
 
-@pytest.mark.parametrize("label, broken", in_turn(TWINS), ids=[twin.__name__ for _, twin in TWINS])
+@pytest.mark.parametrize("label, broken", in_turn(TWINS), ids=[f"{label}-{twin.__name__}" for label, twin in TWINS])
 def test_broken_samplers_are_seen(label, broken, seed):
     model = model_of(label)
     p, sentence = check(model, replace(model, model=broken(model.model)).sample(N, seed).values)

@@ -23,6 +23,26 @@ def sees_itself(monkeypatch):
     monkeypatch.setattr(MaskedNet, "__call__", broken)
 
 
+def units_late(monkeypatch):
+    """A sampler whose units are known one column after they are needed."""
+    right = MaskedNet.advanced
+
+    def broken(self, *arguments):
+        return right(eqx.tree_at(lambda n: n.hidden, self, self.hidden + 1), *arguments)
+
+    monkeypatch.setattr(MaskedNet, "advanced", broken)
+
+
+def units_lost(monkeypatch):
+    """A sampler that computes one unit of each degree, where there are two."""
+    right = MaskedNet.advanced
+
+    def broken(self, known, x, position, sizes, given=None):
+        return right(self, known, x, position, (1, 1), given)
+
+    monkeypatch.setattr(MaskedNet, "advanced", broken)
+
+
 def width_forgotten(monkeypatch):
     """log(S(b) − S(a)) without log(1 − exp(−(b − a))): two tails multiplied."""
     patch_jnp(monkeypatch, "expm1", lambda x: -jnp.ones_like(x))

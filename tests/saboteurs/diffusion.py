@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax.numpy as jnp
 
 from mulligan.models.denoiser import Denoiser, Scales
@@ -53,6 +54,15 @@ class VarianceForDeviation(Denoising):
 
     def weight(self, model, scales):
         return super().weight(model, scales) * scales.sigma
+
+
+class LossOfTheMean(Denoising):
+    """The mean of the members has the loss: each makes up for the others' errors, and is of no use against over-fitting."""
+
+    def __call__(self, model, key, batch):
+        members = model.network
+        whole = eqx.tree_at(lambda model: model.network, model, lambda *inputs: members(*inputs))
+        return super().__call__(whole, key, batch)
 
 
 class NoiseTwice(Denoising):
