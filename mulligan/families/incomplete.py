@@ -63,7 +63,7 @@ class IncompleteFit:
         generator = np.random.default_rng([self.fitting.seed, parts, restart])
         seeded = seeded_state(self.filled(generator), parts, parts, generator)
         begin = MixtureState(*(np.asarray(leaf, np.float64) for leaf in seeded))  # type: ignore[arg-type]
-        begin = begin._replace(choleskys=_of_shape(begin, covariance))
+        begin = begin._replace(choleskys=_of_shape(begin, covariance))  # type: ignore[arg-type]
         finished = climb(
             partial(mixture_step, rows=self.rows, covariance=covariance, regularisation=ridge),
             begin,

@@ -75,7 +75,7 @@ def mixture_step(
         inner = np.linalg.cholesky(constrained[k] + regularisation * inverse @ inverse.T)
         new_means[k] = means[k] + factors[k] @ shift[k]
         new_factors[k] = factors[k] @ inner
-    return MixtureState(counts / counts.sum(), new_means, new_factors), log_likelihood
+    return MixtureState(counts / counts.sum(), new_means, new_factors), log_likelihood  # type: ignore[arg-type]
 
 
 def _expected(state: MixtureState, rows: IncompleteRows) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:

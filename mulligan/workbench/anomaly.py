@@ -172,7 +172,7 @@ def _nearest(fitted: Fitted, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 def _surprises(fitted: Fitted, values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Surprise (n, columns), its usual value (columns,), and how it was found."""
-    parts = fitted.codec.parts  # type: ignore[union-attr]
+    parts = fitted.codec.parts
     if not isinstance(fitted.model, Density):
         square = _nearest(fitted, values)[1]
         share = np.stack([square[:, part.start : part.start + part.width].sum(1) for part in parts], axis=1)

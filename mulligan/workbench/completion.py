@@ -139,9 +139,8 @@ def proposal(points: np.ndarray, parts: int = PARTS, seed: int = 0) -> MixtureFo
     """
     points = points[np.isfinite(points).all(axis=1)]
     parts = max(1, min(parts, len(points) // (10 * points.shape[1] + 10)))
-    start = MixtureState(
-        *(np.asarray(a, float) for a in seeded_state(points, parts, parts, np.random.default_rng(seed)))
-    )
+    seeded = seeded_state(points, parts, parts, np.random.default_rng(seed))
+    start = MixtureState(*(np.asarray(leaf, float) for leaf in seeded))  # type: ignore[arg-type]
     rows = incomplete_rows(points)
     found = climb(lambda state: mixture_step(state, rows, "full", 1e-4), start, 40, 1e-3).state
     weights = np.append((1 - WIDE) * np.asarray(found.weights), WIDE)

@@ -29,13 +29,13 @@ def likeness(
     kept = one_of_each(clusters, seed)
     paired = bool(fitted.given)
     generated = draws.values[kept] if paired else draws.values
-    train = prepared.rows_of("train")
-    train = train.rows(~np.isnan(train.values).any(axis=1))
-    train = _independent(train, "duplicates grouped" in prepared.split.notes, generator)  # type: ignore[assignment]
+    rows = prepared.rows_of("train")
+    rows = rows.rows(~np.isnan(rows.values).any(axis=1))
+    train = _independent(rows, "duplicates grouped" in prepared.split.notes, generator)
     is_image = prepared.table.schema.image is not None
     found = sample_quality(train, test.values[kept], generated, fitted.schema, seed, paired=paired, one_unit=is_image)
-    rows = len(kept)
-    return {**as_json(found), "rows": rows, "expected_coverage": expected_coverage(rows, rows)}, _told(found)
+    counted = {"rows": len(kept), "expected_coverage": expected_coverage(len(kept), len(kept))}
+    return {**as_json(found), **counted}, _told(found)
 
 
 def _independent(train: Table, grouped: bool, generator: np.random.Generator) -> np.ndarray:

@@ -76,7 +76,7 @@ class Conditioned:
     def log_prob_kind(self) -> Kind:
         """How ``log_prob`` is known: exact where both log p(row) and log P(evidence) are."""
         kinds = {self.log_evidence.kind, _joint_kind(self.fitted, self.space)}
-        return next(kind for kind in ("none", "estimate", "lower bound", "numeric", "exact") if kind in kinds)  # type: ignore[return-value]
+        return next(kind for kind in ("none", "estimate", "lower bound", "numeric", "exact") if kind in kinds)
 
 
 def condition(

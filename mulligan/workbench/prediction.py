@@ -9,6 +9,7 @@ Identities: ``density.conditional``, ``density.bayes``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,18 +172,18 @@ def predict(fitted: Fitted, rows: Any, column: str, *, draws: int = DRAWS, seed:
     known[:, j] = np.nan
     form = mixture_form(fitted.model) if isinstance(fitted.codec, Codec) else None
     others_known = not np.isnan(np.delete(known, j, axis=1)).any()
-    made = {"column": column, "truth": truth, "schema": fitted.schema}
+    made = partial(Prediction, column=column, truth=truth, schema=fitted.schema)
     if is_category(fitted.schema.column(column)):
         if isinstance(fitted.model, Density) and (form is not None or others_known):
             kind = "Bayes' rule on bounds of log p" if fitted.codec.dequantises else "Bayes' rule"
-            return Prediction(**made, method=kind, probabilities=class_probabilities(fitted, table, j))
+            return made(method=kind, probabilities=class_probabilities(fitted, table, j))
         values, method, _ = completed(fitted, known, draws, seed)
         shares = (values[:, :, j, None] == np.arange(len(fitted.schema.column(column).levels))).mean(axis=0)
-        return Prediction(**made, method=method, probabilities=shares)
+        return made(method=method, probabilities=shares)
     if form is not None:
-        return Prediction(**made, method="exact", law=normal_mixtures(fitted.codec, form, known, j))  # type: ignore[arg-type]
+        return made(method="exact", law=normal_mixtures(fitted.codec, form, known, j))  # type: ignore[arg-type]
     values, method, _ = completed(fitted, known, draws, seed)
-    return Prediction(**made, method=method, law=Draws(np.sort(values[:, :, j], axis=0)))
+    return made(method=method, law=Draws(np.sort(values[:, :, j], axis=0)))
 
 
 def class_probabilities(fitted: Fitted, table: Table, j: int) -> np.ndarray:
