@@ -1,0 +1,209 @@
+"""Use of samples: does a predictor that learns from samples do as well on real rows as one that learns from real rows?
+
+Definition ("train on synthetic, test on real", Esteban, Hyland and Rätsch 2017). Column j of a row is predicted from the
+others, f_j(x_−j), by the mean of the column over the k = 10 nearest rows of a training set: n samples in turn, and n real
+training rows. Over m test rows that neither saw, the explained share is
+
+    R² = 1 − (1/m) Σ_i |f_j(x_i,−j) − x_ij|² / V_j,   V_j = the column's variance over the training rows,
+
+averaged over the predicted columns. A numeric column is taken as its rank among the real training rows, so neither its
+unit nor a few far values decide; a category as its indicators, for which the formula is Brier's skill score (1950). The
+difference R²(samples) − R²(real) is paired over test rows (over clusters of them).
+
+Its error has three parts: of the test rows, and of either training set. Nearest neighbours make the last two exact to
+compute: without training row i each prediction that used it takes the (k+1)-th neighbour in its place, so all n
+leave-one-out values come at once, and the jackknife variance (n−1)/n Σ_i (T_−i − T_·)² is never too small on average
+(Efron and Stein 1981).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mulligan.data.table import Schema
+from mulligan.measures.space import Space, space_of
+from mulligan.quantity import Quantity, mean_of_rows, none
+
+NEIGHBOURS = 10
+LEAST_TRAIN, LEAST_TEST = 40, 20
+MOST_TRAIN, MOST_TEST = 1000, 1000
+MOST_COLUMNS = 6  # predicted; all others are predictors still
+RIDGE = 1e-3
+JITTER = 1e-9  # of squared distances: rows at equal distance are taken at random, for each test row anew
+PREDICTOR = f"the mean of the {NEIGHBOURS} nearest rows"
+UNIT = "of the variation"
+
+
+class Column(NamedTuple):
+    """One predicted column: the explained shares after learning from samples, and from real rows."""
+
+    name: str
+    samples: float
+    real: float
+
+
+class Use(NamedTuple):
+    """Explained shares after learning from ``samples`` and from ``real`` rows, and samples − real as ``difference``.
+
+    ``columns`` are those that were predicted; ``rows`` is n, the size of either training set.
+    """
+
+    samples: Quantity
+    real: Quantity
+    difference: Quantity
+    columns: tuple[Column, ...] = ()
+    rows: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``use`` part of a family's row in ``report.json``."""
+        numbers = {name: getattr(self, name).to_json() for name in ("samples", "real", "difference")}
+        return {**numbers, "predictor": PREDICTOR, "columns": [c._asdict() for c in self.columns], "rows": self.rows}
+
+
+def synthetic_use(
+    train: np.ndarray,
+    test: np.ndarray,
+    generated: np.ndarray,
+    schema: Schema,
+    seed: int,
+    *,
+    clusters: np.ndarray | None = None,
+    train_clusters: np.ndarray | None = None,
+    columns: tuple[str, ...] = (),
+) -> Use:
+    """Explained shares of test rows (m, p) after learning from generated rows (≥ n, p) and from training rows (N, p).
+
+    Values are in the user's units, without empty cells. n is the smaller of the two numbers, at most 1 000; at most 1 000
+    test rows are predicted. Rows of one cluster (``clusters`` of the test, ``train_clusters`` of the training rows) count
+    as one draw in the errors. ``columns`` names the columns to predict; else it is all, or the six that the others
+    explain best linearly (on training rows). Kind ``estimate``; ``none`` with one column or too few rows.
+
+    >>> from mulligan.data.table import Column as Of
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(900, 1))
+    >>> rows = np.hstack([x, x + 0.1 * rng.normal(size=(900, 1))])
+    >>> apart = np.column_stack([rows[:, 0], rng.permutation(rows[:, 1])])  # each column right, the relation lost
+    >>> found = synthetic_use(rows[:400], rows[400:], apart, Schema((Of("x", "continuous"), Of("y", "continuous"))), 0)
+    >>> found.real.value > 0.95, found.difference.high < -0.9
+    (True, True)
+    """
+    n = min(len(train), len(generated), MOST_TRAIN)
+    refused = _why_not(n, len(test), schema, generated)
+    if refused:
+        nothing = none(refused, UNIT)
+        return Use(nothing, nothing, nothing)
+    rng = np.random.default_rng([seed, 251])
+    kept, drawn = (rng.permutation(len(rows))[:n] for rows in (train, generated))
+    tested = rng.permutation(len(test))[:MOST_TEST]
+    ranks = [None if c.kind == "categorical" else np.sort(train[:, j]) for j, c in enumerate(schema.modelled)]
+    space = space_of(schema, _ranked(train, ranks))
+    of_train, of_test = space(_ranked(train, ranks)), space(_ranked(test[tested], ranks))
+    places = _chosen(of_train, _places(space), schema, columns)
+    variances = [float(of_train[:, place].var(axis=0).sum()) for _, place in places]
+    groups = None if train_clusters is None else np.asarray(train_clusters)[kept]
+    jitter = JITTER * rng.random((len(tested), n))
+    slices = [place for _, place in places]
+    real = _learned(of_train[kept], of_test, slices, variances, jitter, groups)
+    synthetic = _learned(space(_ranked(generated[drawn], ranks)), of_test, slices, variances, jitter, None)
+    together = None if clusters is None else np.asarray(clusters)[tested]
+    note = f"{PREDICTOR}; {n:,} rows to learn from, {len(tested):,} test rows, {len(places)} columns in turn"
+
+    def mean(values: np.ndarray, error: float) -> Quantity:
+        return mean_of_rows(values, "estimate", clusters=together, unit=UNIT, note=note, method_stderr=error)
+
+    missed = [side.losses.mean(axis=1) for side in (synthetic, real)]
+    by_column = [1 - side.losses.mean(axis=0) for side in (synthetic, real)]
+    return Use(
+        mean(1 - missed[0], synthetic.error),
+        mean(1 - missed[1], real.error),
+        mean(missed[1] - missed[0], math.hypot(synthetic.error, real.error)),
+        tuple(Column(name, float(s), float(r)) for (name, _), s, r in zip(places, *by_column)),
+        n,
+    )
+
+
+def _why_not(n: int, tests: int, schema: Schema, generated: np.ndarray) -> str:
+    if len(schema.modelled) < 2:
+        return "one column has no others to be predicted from"
+    if n < LEAST_TRAIN or tests < LEAST_TEST:
+        return f"{n} rows to learn from and {tests} test rows are too few"
+    return "" if np.isfinite(generated).all() else "some samples are not finite"
+
+
+def _ranked(values: np.ndarray, ranks: list[np.ndarray | None]) -> np.ndarray:
+    """Numeric columns as their place (0 to 1, ties in the middle) among the sorted training values."""
+    out = np.asarray(values, float).copy()
+    for j, ordered in enumerate(ranks):
+        if ordered is not None:
+            below, upto = (np.searchsorted(ordered, values[:, j], side) for side in ("left", "right"))
+            out[:, j] = (below + upto) / (2 * len(ordered))
+    return out
+
+
+def _places(space: Space) -> list[slice]:
+    """Where the coordinates of each column are."""
+    widths = [1 if ranks is None else max(ranks) + 1 for ranks in space.ranks]
+    ends = np.cumsum(widths).tolist()
+    return [slice(end - width, end) for end, width in zip(ends, widths)]
+
+
+def _chosen(
+    points: np.ndarray, places: list[slice], schema: Schema, columns: tuple[str, ...]
+) -> list[tuple[str, slice]]:
+    """The columns to predict, constant ones left out."""
+    varies = [bool(np.ptp(points[:, place], axis=0).any()) for place in places]
+    found = [(name, place) for name, place, vary in zip(schema.names, places, varies) if vary]
+    if columns:
+        found = [pair for pair in found if pair[0] in columns]
+    if len(found) <= MOST_COLUMNS:
+        return found or [(schema.names[0], places[0])]
+    # 1 − R² of coordinate c by a linear law is 1/(C_cc (C⁻¹)_cc) with C the covariance, made invertible by a ridge.
+    covariance = np.cov(points, rowvar=False)
+    covariance += RIDGE * np.eye(len(covariance)) * max(float(np.mean(np.diag(covariance))), 1e-12)
+    rest = 1 / np.diag(np.linalg.inv(covariance))
+    unexplained = [float(rest[place].sum() / np.diag(covariance)[place].sum()) for _, place in found]
+    best = np.sort(np.argsort(unexplained, kind="stable")[:MOST_COLUMNS])
+    return [found[i] for i in best]
+
+
+class _Learned(NamedTuple):
+    """Losses (m, columns) of the predictions, and the standard error of their mean that the training rows make."""
+
+    losses: np.ndarray
+    error: float
+
+
+def _learned(
+    rows: np.ndarray,
+    test: np.ndarray,
+    places: list[slice],
+    variances: list[float],
+    jitter: np.ndarray,
+    groups: np.ndarray | None,
+) -> _Learned:
+    k, (m, n) = NEIGHBOURS, jitter.shape
+    losses = np.empty((m, len(places)))
+    effects = np.zeros(n)
+    for j, (place, variance) in enumerate(zip(places, variances)):
+        # The distance is built without the column, not by taking its part off: what rounding leaves of the column
+        # would decide between rows at equal distance.
+        others = np.ones(rows.shape[1], bool)
+        others[place] = False
+        left, right = rows[:, others], test[:, others]
+        distance = np.einsum("nq,nq->n", left, left) - 2 * right @ left.T + jitter
+        near = np.argpartition(distance, k, axis=1)[:, : k + 1]
+        values = rows[:, place][near]
+        miss = values[:, :k].mean(axis=1) - test[:, place]
+        losses[:, j] = (miss**2).sum(axis=1) / max(variance, 1e-12)
+        moved = (values[:, k:] - values[:, :k]) / k
+        change = (2 * np.einsum("mw,mkw->mk", miss, moved) + (moved**2).sum(axis=2)) / max(variance, 1e-12)
+        effects += np.bincount(near[:, :k].ravel(), weights=change.ravel(), minlength=n) / m
+    effects /= len(places)
+    if groups is not None:
+        effects = np.bincount(np.unique(groups, return_inverse=True)[1], weights=effects)
+    size = len(effects)
+    spread = effects - effects.mean()
+    return _Learned(losses, math.sqrt(max(size - 1, 1) / size * float(spread @ spread)))
