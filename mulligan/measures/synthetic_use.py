@@ -169,6 +169,17 @@ def _chosen(
     return [found[i] for i in best]
 
 
+def _predictors(width: int, place: slice) -> np.ndarray:
+    """The coordinates without those of the column, bool (width,).
+
+    The distance is built without the column, not by taking its part off: what rounding leaves of the column would decide
+    between rows at equal distance.
+    """
+    others = np.ones(width, bool)
+    others[place] = False
+    return others
+
+
 class _Learned(NamedTuple):
     """Losses (m, columns) of the predictions, and the standard error of their mean that the training rows make."""
 
@@ -188,10 +199,7 @@ def _learned(
     losses = np.empty((m, len(places)))
     effects = np.zeros(n)
     for j, (place, variance) in enumerate(zip(places, variances)):
-        # The distance is built without the column, not by taking its part off: what rounding leaves of the column
-        # would decide between rows at equal distance.
-        others = np.ones(rows.shape[1], bool)
-        others[place] = False
+        others = _predictors(rows.shape[1], place)
         left, right = rows[:, others], test[:, others]
         distance = np.einsum("nq,nq->n", left, left) - 2 * right @ left.T + jitter
         near = np.argpartition(distance, k, axis=1)[:, : k + 1]
