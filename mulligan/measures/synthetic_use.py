@@ -4,16 +4,17 @@ Definition ("train on synthetic, test on real", Esteban, Hyland and Rätsch 2017
 others, f_j(x_−j), by the mean of the column over the k = 10 nearest rows of a training set: n samples in turn, and n real
 training rows. Over m test rows that neither saw, the explained share is
 
-    R² = 1 − (1/m) Σ_i |f_j(x_i,−j) − x_ij|² / V_j,   V_j = the column's variance over the training rows,
+    R² = 1 − (1/m) Σ_i |f_j(x_i,−j) − x_ij|² / V_j,   V_j = the column's variance over real rows,
 
-averaged over the predicted columns. A numeric column is taken as its rank among the real training rows, so neither its
+averaged over the predicted columns. A numeric column is taken as its rank among the real rows, so neither its
 unit nor a few far values decide; a category as its indicators, for which the formula is Brier's skill score (1950). The
 difference R²(samples) − R²(real) is paired over test rows (over clusters of them).
 
-Its error has three parts: of the test rows, and of either training set. Nearest neighbours make the last two exact to
-compute: without training row i each prediction that used it takes the (k+1)-th neighbour in its place, so all n
-leave-one-out values come at once, and the jackknife variance (n−1)/n Σ_i (T_−i − T_·)² is never too small on average
-(Efron and Stein 1981).
+Its variance over test rows and over both sets of learning rows is taken apart as in a two-way layout (Searle, Casella and
+McCulloch 1992): the losses L_bi of B = 8 sets of samples and m test rows give V = max(0, S² − I/m), what another set of n
+rows changes (S² the variance of the set means, I the residual mean square), for the mean of B sets V/B, and V for the real
+rows, of which there is one set; the paired differences of the test rows hold the rest. So samples of the law itself are
+not told from real rows more often than stated. Rows in G clusters teach as G do: V n/G.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from mulligan.data.table import Schema
 from mulligan.measures.space import Space, space_of
-from mulligan.quantity import Quantity, mean_of_rows, none
+from mulligan.quantity import LEVEL, Quantity, mean_of_rows, none
 
 NEIGHBOURS = 10
+SETS = 8  # of samples
 LEAST_TRAIN, LEAST_TEST = 40, 20
-MOST_TRAIN, MOST_TEST = 1000, 1000
+MOST_TRAIN, MOST_TEST = 500, 1000
 MOST_COLUMNS = 6  # predicted; all others are predictors still
 RIDGE = 1e-3
 JITTER = 1e-9  # of squared distances: rows at equal distance are taken at random, for each test row anew
@@ -74,12 +77,12 @@ def synthetic_use(
     train_clusters: np.ndarray | None = None,
     columns: tuple[str, ...] = (),
 ) -> Use:
-    """Explained shares of test rows (m, p) after learning from generated rows (≥ n, p) and from training rows (N, p).
+    """Explained shares of test rows (m, p) after learning from generated rows (M, p) and from training rows (N, p).
 
-    Values are in the user's units, without empty cells. n is the smaller of the two numbers, at most 1 000; at most 1 000
-    test rows are predicted. Rows of one cluster (``clusters`` of the test, ``train_clusters`` of the training rows) count
-    as one draw in the errors. ``columns`` names the columns to predict; else it is all, or the six that the others
-    explain best linearly (on training rows). Kind ``estimate``; ``none`` with one column or too few rows.
+    Values are in the user's units, without empty cells. n is N, at most 500 and at most M/8 (M/2 where that is less than
+    40); at most 1 000 test rows are predicted. Rows of one cluster (``clusters`` of the test, ``train_clusters`` of the
+    training rows) count as one draw in the errors. ``columns`` names the columns to predict; else it is all, or the six
+    that the others explain best linearly (on training rows). Kind ``estimate``; ``none`` with one column or too few rows.
 
     >>> from mulligan.data.table import Column as Of
     >>> rng = np.random.default_rng(0)
@@ -90,39 +93,63 @@ def synthetic_use(
     >>> found.real.value > 0.95, found.difference.high < -0.9
     (True, True)
     """
-    n = min(len(train), len(generated), MOST_TRAIN)
+    sets = max(2, min(SETS, len(generated) // LEAST_TRAIN))
+    n = min(len(train), len(generated) // sets, MOST_TRAIN)
     refused = _why_not(n, len(test), schema, generated)
     if refused:
         nothing = none(refused, UNIT)
         return Use(nothing, nothing, nothing)
     rng = np.random.default_rng([seed, 251])
-    kept, drawn = (rng.permutation(len(rows))[:n] for rows in (train, generated))
+    kept, drawn = rng.permutation(len(train))[:n], rng.permutation(len(generated))[: sets * n].reshape(sets, n)
     tested = rng.permutation(len(test))[:MOST_TEST]
-    ranks = [None if c.kind == "categorical" else np.sort(train[:, j]) for j, c in enumerate(schema.modelled)]
-    space = space_of(schema, _ranked(train, ranks))
-    of_train, of_test = space(_ranked(train, ranks)), space(_ranked(test[tested], ranks))
+    # Ranks among all real rows: those among few training rows would be a scale that changes with them.
+    scale = np.concatenate([train, test])
+    ranks = [None if c.kind == "categorical" else np.sort(scale[:, j]) for j, c in enumerate(schema.modelled)]
+    space = space_of(schema, _ranked(scale, ranks))
+    of_all = space(_ranked(scale, ranks))
+    of_train, of_test = of_all[: len(train)], of_all[len(train) :][tested]
     places = _chosen(of_train, _places(space), schema, columns)
-    variances = [float(of_train[:, place].var(axis=0).sum()) for _, place in places]
-    groups = None if train_clusters is None else np.asarray(train_clusters)[kept]
+    predicted = [(place, max(float(of_all[:, place].var(axis=0).sum()), 1e-12)) for _, place in places]
     jitter = JITTER * rng.random((len(tested), n))
-    slices = [place for _, place in places]
-    real = _learned(of_train[kept], of_test, slices, variances, jitter, groups)
-    synthetic = _learned(space(_ranked(generated[drawn], ranks)), of_test, slices, variances, jitter, None)
-    together = None if clusters is None else np.asarray(clusters)[tested]
+    real = _losses(of_train[kept], of_test, predicted, jitter)
+    drawn_losses = np.stack(
+        [_losses(space(_ranked(generated[one], ranks)), of_test, predicted, jitter) for one in drawn]
+    )
+    synthetic = drawn_losses.mean(axis=0)
+    units = (
+        np.arange(len(tested)) if clusters is None else np.unique(np.asarray(clusters)[tested], return_inverse=True)[1]
+    )
+    learning = _of_learning_rows(drawn_losses.mean(axis=2), units)
+    taught = n if train_clusters is None else len(np.unique(np.asarray(train_clusters)[kept]))
+    errors = math.sqrt(learning / sets), math.sqrt(learning * n / taught)
     note = f"{PREDICTOR}; {n:,} rows to learn from, {len(tested):,} test rows, {len(places)} columns in turn"
 
     def mean(values: np.ndarray, error: float) -> Quantity:
-        return mean_of_rows(values, "estimate", clusters=together, unit=UNIT, note=note, method_stderr=error)
+        return mean_of_rows(values, "estimate", clusters=units, unit=UNIT, note=note, method_stderr=error)
 
-    missed = [side.losses.mean(axis=1) for side in (synthetic, real)]
-    by_column = [1 - side.losses.mean(axis=0) for side in (synthetic, real)]
+    missed = synthetic.mean(axis=1), real.mean(axis=1)
+    by_column = 1 - synthetic.mean(axis=0), 1 - real.mean(axis=0)
     return Use(
-        mean(1 - missed[0], synthetic.error),
-        mean(1 - missed[1], real.error),
-        mean(missed[1] - missed[0], math.hypot(synthetic.error, real.error)),
+        mean(1 - missed[0], errors[0]),
+        mean(1 - missed[1], errors[1]),
+        mean(missed[1] - missed[0], math.hypot(*errors)),
         tuple(Column(name, float(s), float(r)) for (name, _), s, r in zip(places, *by_column)),
         n,
     )
+
+
+def _of_learning_rows(losses: np.ndarray, units: np.ndarray) -> float:
+    """Variance of the mean loss that another set of n learning rows makes, from losses (sets, m).
+
+    Few sets know it badly: it is widened by the square of Student's quantile over the normal one.
+    """
+    (sets, m), groups = losses.shape, int(units.max()) + 1
+    by_set = losses.mean(axis=1)
+    rest = losses - losses.mean(axis=0) - by_set[:, None] + losses.mean()
+    together = np.stack([np.bincount(units, weights=row) for row in rest])
+    shared = float((together**2).sum()) / (sets - 1) * groups / max(groups - 1, 1) / m**2
+    widened = (stdtrit(sets - 1, 0.5 + LEVEL / 2) / stdtrit(np.inf, 0.5 + LEVEL / 2)) ** 2
+    return max(0.0, float(by_set.var(ddof=1)) - shared) * float(widened)
 
 
 def _why_not(n: int, tests: int, schema: Schema, generated: np.ndarray) -> str:
@@ -134,7 +161,7 @@ def _why_not(n: int, tests: int, schema: Schema, generated: np.ndarray) -> str:
 
 
 def _ranked(values: np.ndarray, ranks: list[np.ndarray | None]) -> np.ndarray:
-    """Numeric columns as their place (0 to 1, ties in the middle) among the sorted training values."""
+    """Numeric columns as their place (0 to 1, ties in the middle) among sorted real values."""
     out = np.asarray(values, float).copy()
     for j, ordered in enumerate(ranks):
         if ordered is not None:
@@ -180,38 +207,15 @@ def _predictors(width: int, place: slice) -> np.ndarray:
     return others
 
 
-class _Learned(NamedTuple):
-    """Losses (m, columns) of the predictions, and the standard error of their mean that the training rows make."""
-
-    losses: np.ndarray
-    error: float
-
-
-def _learned(
-    rows: np.ndarray,
-    test: np.ndarray,
-    places: list[slice],
-    variances: list[float],
-    jitter: np.ndarray,
-    groups: np.ndarray | None,
-) -> _Learned:
-    k, (m, n) = NEIGHBOURS, jitter.shape
-    losses = np.empty((m, len(places)))
-    effects = np.zeros(n)
-    for j, (place, variance) in enumerate(zip(places, variances)):
+def _losses(rows: np.ndarray, test: np.ndarray, predicted: list[tuple[slice, float]], jitter: np.ndarray) -> np.ndarray:
+    """Squared errors over variances (m, columns) of the columns of test rows, predicted from the nearest of the rows."""
+    k = NEIGHBOURS
+    losses = np.empty((len(test), len(predicted)))
+    for j, (place, variance) in enumerate(predicted):
         others = _predictors(rows.shape[1], place)
         left, right = rows[:, others], test[:, others]
         distance = np.einsum("nq,nq->n", left, left) - 2 * right @ left.T + jitter
-        near = np.argpartition(distance, k, axis=1)[:, : k + 1]
-        values = rows[:, place][near]
-        miss = values[:, :k].mean(axis=1) - test[:, place]
-        losses[:, j] = (miss**2).sum(axis=1) / max(variance, 1e-12)
-        moved = (values[:, k:] - values[:, :k]) / k
-        change = (2 * np.einsum("mw,mkw->mk", miss, moved) + (moved**2).sum(axis=2)) / max(variance, 1e-12)
-        effects += np.bincount(near[:, :k].ravel(), weights=change.ravel(), minlength=n) / m
-    effects /= len(places)
-    if groups is not None:
-        effects = np.bincount(np.unique(groups, return_inverse=True)[1], weights=effects)
-    size = len(effects)
-    spread = effects - effects.mean()
-    return _Learned(losses, math.sqrt(max(size - 1, 1) / size * float(spread @ spread)))
+        near = np.argpartition(distance, k - 1, axis=1)[:, :k]
+        miss = rows[:, place][near].mean(axis=1) - test[:, place]
+        losses[:, j] = (miss**2).sum(axis=1) / variance
+    return losses

@@ -9,7 +9,14 @@ from saboteurs import uses
 from mulligan.data.table import Column, Schema
 from mulligan.measures.anomaly import KOLMOGOROV, uniformity
 from mulligan.measures.memory import nearness
-from mulligan.measures.synthetic_use import JITTER, MOST_COLUMNS, NEIGHBOURS, _learned, synthetic_use
+from mulligan.measures.synthetic_use import (
+    JITTER,
+    MOST_COLUMNS,
+    NEIGHBOURS,
+    _losses,
+    _of_learning_rows,
+    synthetic_use,
+)
 
 K = NEIGHBOURS
 
@@ -27,31 +34,32 @@ def related(n, rng, noise=0.3):
     return np.column_stack([x, np.sin(2 * x) + noise * rng.normal(size=n)])
 
 
-def directly(rows, test, places, variances, jitter):
-    """Mean loss over test rows and columns of the mean of the K nearest rows, column after column and row after row."""
-    total = 0.0
-    for place, variance in zip(places, variances):
-        others = np.delete(np.arange(rows.shape[1]), np.arange(rows.shape[1])[place])
-        for point, noise in zip(test, jitter):
-            near = np.argsort(((rows[:, others] - point[others]) ** 2).sum(axis=1) + noise)[:K]
-            total += ((rows[near][:, place].mean(axis=0) - point[place]) ** 2).sum() / variance
-    return total / len(test) / len(places)
-
-
-def test_losses_and_jackknife_are_those_of_refits():
+def test_losses_are_those_of_the_ten_nearest_rows():
     rng = np.random.default_rng(0)
     rows, test = rng.normal(size=(45, 4)), rng.normal(size=(12, 4))
-    places, variances = [slice(0, 1), slice(1, 3), slice(3, 4)], [1.3, 2.2, 0.7]
+    predicted = [(slice(0, 1), 1.3), (slice(1, 3), 2.2), (slice(3, 4), 0.7)]
     jitter = JITTER * rng.random((12, 45))
-    found = _learned(rows, test, places, variances, jitter, None)
-    assert found.losses.mean() == pytest.approx(directly(rows, test, places, variances, jitter), rel=1e-12)
-    without = np.array(
-        [directly(np.delete(rows, i, 0), test, places, variances, np.delete(jitter, i, 1)) for i in range(len(rows))]
-    )
-    variance = (len(rows) - 1) / len(rows) * ((without - without.mean()) ** 2).sum()
-    assert found.error == pytest.approx(np.sqrt(variance), rel=1e-9)
-    each = _learned(rows, test, places, variances, jitter, np.arange(45))
-    assert each.error == pytest.approx(found.error, rel=1e-12)
+    found = _losses(rows, test, predicted, jitter)
+    for j, (place, variance) in enumerate(predicted):
+        others = np.delete(np.arange(4), np.arange(4)[place])
+        for i, point in enumerate(test):
+            near = np.argsort(((rows[:, others] - point[others]) ** 2).sum(axis=1) + jitter[i])[:K]
+            miss = rows[near][:, place].mean(axis=0) - point[place]
+            assert found[i, j] == pytest.approx((miss**2).sum() / variance, rel=1e-12)
+
+
+def test_what_learning_rows_add_is_taken_apart_from_the_rest():
+    """Losses with an effect of the test row, of the set (variance 1), and a rest that makes as much in the mean."""
+    rng = np.random.default_rng(1)
+    sets, m = 4000, 25
+    losses = 9 * rng.normal(size=m) + rng.normal(size=(sets, 1)) + 5 * rng.normal(size=(sets, m))
+    assert _of_learning_rows(losses, np.arange(m)) == pytest.approx(1.0, rel=0.2)
+    assert uses.rest_counted_twice(losses, np.arange(m)) == pytest.approx(2.0, rel=0.2)
+    thrice = np.repeat(losses, 3, axis=1)  # rows that are there three times add nothing
+    of_clusters = _of_learning_rows(thrice, np.repeat(np.arange(m), 3))
+    assert of_clusters == pytest.approx(_of_learning_rows(losses, np.arange(m)), rel=1e-9)
+    assert _of_learning_rows(thrice, np.arange(3 * m)) > 1.5
+    assert _of_learning_rows(losses[:8], np.arange(m)) > 0 == _of_learning_rows(losses[:1].repeat(8, 0), np.arange(m))
 
 
 def test_a_category_gets_briers_skill_score():
@@ -59,10 +67,13 @@ def test_a_category_gets_briers_skill_score():
     rng = np.random.default_rng(1)
     codes = rng.integers(3, size=(600, 1)).astype(float)
     rows = np.hstack([codes, codes])  # the second column is the first
-    found = synthetic_use(rows[:300], rows[300:], rows[:300], schema("categorical", "categorical"), 0)
+    found = synthetic_use(rows[:300], rows[300:], np.tile(rows[:300], (8, 1)), schema("categorical", "categorical"), 0)
     assert found.real.value == 1.0 and found.difference.value == 0.0
     two = schema("categorical", "categorical")
-    lost = [synthetic_use(rows[:300], rows[300:], uses.relation_lost(rows, rng), two, run) for run in range(40)]
+    lost = [
+        synthetic_use(rows[:300], rows[300:], uses.relation_lost(np.tile(rows, (4, 1)), rng), two, run)
+        for run in range(5)
+    ]
     # shares that are known from ten rows miss by a tenth of the variation more than shares known exactly
     assert np.mean([one.samples.value for one in lost]) == pytest.approx(-1 / K, abs=0.07)
     assert all(one.difference.high < -0.7 for one in lost)
@@ -70,7 +81,7 @@ def test_a_category_gets_briers_skill_score():
 
 def test_units_and_far_values_decide_nothing():
     rng = np.random.default_rng(2)
-    train, test, drawn = (related(n, rng) for n in (300, 200, 300))
+    train, test, drawn = (related(n, rng) for n in (300, 200, 2400))
 
     def bent(rows):
         return np.column_stack([np.exp(5 * rows[:, 0]), -1e9 * rows[:, 1]])
@@ -96,12 +107,14 @@ def test_of_many_columns_the_explained_ones_are_predicted():
     base = rng.normal(size=(500, 3))
     rows = np.hstack([rng.normal(size=(500, 8)), base, base + 0.1 * rng.normal(size=(500, 3))])
     kinds = schema(*["continuous"] * 14)
-    found = synthetic_use(rows[:300], rows[300:], rows[:300], kinds, 0)
+    found = synthetic_use(rows[:300], rows[300:], np.tile(rows[:300], (8, 1)), kinds, 0)
     assert [c.name for c in found.columns] == [f"x{i}" for i in range(8, 14)] and len(found.columns) == MOST_COLUMNS
-    asked = synthetic_use(rows[:300], rows[300:], rows[:300], kinds, 0, columns=("x2", "x9"))
+    asked = synthetic_use(rows[:300], rows[300:], np.tile(rows[:300], (8, 1)), kinds, 0, columns=("x2", "x9"))
     assert [c.name for c in asked.columns] == ["x2", "x9"] and asked.columns[1].real > 0.5 > asked.columns[0].real
     rows[:, 13] = 7.0
-    assert "x13" not in [c.name for c in synthetic_use(rows[:300], rows[300:], rows[:300], kinds, 0).columns]
+    assert "x13" not in [
+        c.name for c in synthetic_use(rows[:300], rows[300:], np.tile(rows[:300], (8, 1)), kinds, 0).columns
+    ]
 
 
 @pytest.mark.parametrize(

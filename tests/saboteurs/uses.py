@@ -25,8 +25,12 @@ def relation_lost(rows, rng):
 
 def learning_rows_taken_as_given():
     """The error of the test rows only: as if other training rows and other samples taught the very same."""
-    original = synthetic_use._learned
-    return patched(synthetic_use, "_learned", lambda *given: original(*given)._replace(error=0.0))
+    return patched(synthetic_use, "_of_learning_rows", lambda losses, units: 0.0)
+
+
+def rest_counted_twice(losses, units):
+    """The variance of the means of sets, with what the test rows' own error holds, too."""
+    return float(losses.mean(axis=1).var(ddof=1))
 
 
 def column_among_its_predictors():
@@ -38,7 +42,7 @@ def unlike_sizes():
     """Learns from all samples, not from as many as there are training rows."""
 
     def judge(train, test, generated, schema, seed, **more):
-        few = synthetic_use.synthetic_use(train, test, generated[: len(train)], schema, seed, **more)
+        few = synthetic_use.synthetic_use(train, test, generated, schema, seed, **more)
         many = synthetic_use.synthetic_use(generated, test, generated, schema, seed, **more)
         value = many.samples.value - few.real.value
         return few._replace(difference=type(few.difference)(value, "estimate", value - 0.01, value + 0.01))
@@ -46,15 +50,10 @@ def unlike_sizes():
     return judge
 
 
-def test_rows_taken_as_given():
-    """The error of nearness over samples only."""
-    original = memory.delong
-
-    def delong(positive, negative):
-        value, (first, second) = original(positive, negative)
-        return value, (first, 0 * second)
-
-    return patched(memory, "delong", delong)
+def samples_counted_only():
+    """The interval of nearness as if its error came from the samples alone: as many as one likes."""
+    original = memory.wilson
+    return patched(memory, "wilson", lambda share, n: original(share, memory.MOST_SAMPLES))
 
 
 def arrows_reversed():
