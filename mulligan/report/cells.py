@@ -144,7 +144,7 @@ def memory_cells(report: Mapping[str, Any]) -> Cells:
     columns: list[tuple[str, Any]] = [
         ("family", label),
         ("in words", memory_words),
-        ("nearest training row, of samples ± SE", median("nearest_sample")),
+        ("distance of samples ± SE", median("nearest_sample")),
         ("of test rows ± SE", median("nearest_test")),
         ("nearer than a test row ± SE", lambda f: auc(_sampled(f, "nearer"))),
         ("copied share ± SE", median("copied")),
@@ -180,14 +180,14 @@ def use_cells(report: Mapping[str, Any]) -> Cells:
     """The table of what a predictor learns from samples and from real rows, without rows where none was asked."""
 
     def used(name: str) -> Any:
-        return lambda f: plus_minus(f["use"][name], signed=name == "difference")
+        return lambda f: _with_interval(f["use"][name])
 
     columns: list[tuple[str, Any]] = [
         ("family", label),
         ("in words", use_words),
-        ("explained after samples ± SE", used("samples")),
-        ("after real rows ± SE", used("real")),
-        ("difference ± SE", used("difference")),
+        ("explained after samples", used("samples")),
+        ("after real rows", used("real")),
+        ("difference", used("difference")),
     ]
     judged = [f for f in ordered(report) if f.get("use") and f["use"]["difference"]["kind"] != "none"]
     return _made(columns, judged)
@@ -214,6 +214,14 @@ def use_words(family: Mapping[str, Any]) -> str:
         return "less than real rows"
     said = f"{_explained(worst['samples'])}, not {_explained(worst['real'])}"
     return f"less than real rows, most of all for {one_line(worst['name'])} ({said})"
+
+
+def _with_interval(quantity: Mapping[str, Any]) -> str:
+    """Value and ends of the 95 % interval: where the error over rows is only a part of it."""
+    low, high = quantity.get("low"), quantity.get("high")
+    if quantity["value"] is None or low is None or high is None:
+        return NOTHING
+    return f"{fixed(quantity['value'], 2)} [{fixed(low, 2)}, {fixed(high, 2)}]"
 
 
 def _explained(value: float) -> str:

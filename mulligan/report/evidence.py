@@ -73,7 +73,9 @@ def _having(report: Mapping[str, Any], pick: Callable[[Family], Any]) -> list[tu
 def p_value_figures(report: Mapping[str, Any]) -> list[Figure]:
     """For each family the share of test rows with p ≤ a, against a: on the diagonal where p-values are valid."""
     rows = _having(report, lambda f: (f.get("anomaly") or {}).get("ks"))
-    return [Figure(label(f), _p_value_words(f["anomaly"]), _p_values(label(f), f["anomaly"])) for f, _ in rows]
+    # Names without their settings: headings of one line keep the panels of a row at one height.
+    named = [(short(f["family"], 18), f) for f, _ in rows]
+    return [Figure(name, _p_value_words(f["anomaly"]), _p_values(label(f), f["anomaly"])) for name, f in named]
 
 
 def _p_value_words(found: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mulligan.quantity import Quantity, verdict
 from mulligan.report.cells import COPYING, label, ordered, unit
-from mulligan.report.formatting import auc, count, decimals, fixed, interval, listed, one_line, plus_minus, share
+from mulligan.report.formatting import auc, count, decimals, fixed, interval, listed, one_line, share
 
 Family = Mapping[str, Any]
 CLOSE = 0.3  # nats a row: a simpler family whose interval does not go further below is worth trying first
@@ -221,9 +221,14 @@ def _use(models: Sequence[Family]) -> list[str]:
     less = [f for f in models if f["use"]["difference"]["high"] < 0]
     less.sort(key=lambda f: f["use"]["difference"]["value"])
     if less:
-        names = listed([f"{label(f)} ({plus_minus(f['use']['difference'], signed=True)})" for f in less])
+        sizes = [(f, f["use"]["difference"]) for f in less]
+        names = listed([f"{one_line(f['family'])} ({fixed(d['value'], 2)}, {_between(d)})" for f, d in sizes])
         return [f"A predictor learns less from these samples than from as many real rows (share explained): {names}."]
     return ["No family's samples are shown to teach a predictor less than real rows do."] if models else []
+
+
+def _between(quantity: Mapping[str, Any]) -> str:
+    return f"{fixed(quantity['low'], 2)} to {fixed(quantity['high'], 2)}"
 
 
 def _value(family: Family, name: str) -> float:
