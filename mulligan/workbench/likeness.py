@@ -11,7 +11,7 @@ from mulligan.data.table import Table
 from mulligan.measures.manifold import expected_coverage
 from mulligan.measures.memory import MOST_ROWS
 from mulligan.measures.samples import as_json, one_of_each, sample_quality
-from mulligan.measures.synthetic_use import synthetic_use
+from mulligan.measures.synthetic_use import MOST_TRAIN, SETS, synthetic_use
 from mulligan.quantity import Quantity
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.preparation import Prepared
@@ -55,7 +55,7 @@ def use_of_samples(
     rows, train_clusters = rows.rows(whole), row_clusters(rows)[whole]
     names = tuple(name for name in fitted.schema.names if name not in fitted.given) if fitted.given else ()
     if fitted.given:
-        draws = fitted.sample(len(rows), seed, rows)
+        draws = fitted.sample(min(SETS * len(rows), SETS * MOST_TRAIN), seed, rows)
     found = synthetic_use(
         rows.values,
         test.values,
