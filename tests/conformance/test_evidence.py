@@ -51,6 +51,13 @@ def test_the_report_holds_them_and_follows_the_schema(card):
     assert gaussian["samples"]["nearer"]["value"] < 0.7
 
 
+def test_the_table_in_python_holds_them(card):
+    table = card.table
+    use = row_of(card, "gaussian")["use"]["difference"]
+    assert table["use_difference"][0] == use["value"] and table["use_difference_high"][0] == use["high"]
+    assert table["nearer"][1] == 1.0
+
+
 def test_the_words_say_so(card):
     words = {row[0]: row[1] for row in use_cells(card.report).rows}
     assert words["gaussian"].startswith("less than real rows, most of all for y")
