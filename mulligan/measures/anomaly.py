@@ -14,7 +14,16 @@ and Hochberg's (1995) rule still bounds the expected share of false flags (Bates
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
+
+from mulligan.quantity import Quantity, none
+
+LEAST_ROWS = 20
+KOLMOGOROV = 1.3581  # 95 % quantile of √(nm/(n+m)) times the distance of two samples of one law (Smirnov 1948)
+LEVELS = 51  # where the shares are stated: 0, .02, … 1
 
 
 def conformal_p(
@@ -63,3 +72,42 @@ def ks_to_uniform(p: np.ndarray) -> float:
     n = p.size
     steps = np.arange(n + 1) / n
     return float(max(np.max(steps[1:] - p), np.max(p - steps[:-1])))
+
+
+class Uniformity(NamedTuple):
+    """How the p-values of fresh rows lie: ``ks``, what 95 % of valid ones stay below (``bar``), and P(p ≤ a) at LEVELS a.
+
+    ``calibration_rows`` is m; the number of fresh rows is ``ks.n``.
+    """
+
+    ks: Quantity
+    bar: float
+    shares: tuple[float, ...]
+    calibration_rows: int
+
+
+def uniformity(
+    calibration: np.ndarray, scores: np.ndarray, seed: int = 0, independent: int | None = None
+) -> Uniformity:
+    """Are the p-values of fresh scores (n,) among calibration scores (m,) uniform, as they must be for rows of one law?
+
+    Ties are broken at random, so that atoms do not count. ``ks`` is the distance of p from uniform; by Dvoretzky, Kiefer
+    and Wolfowitz's inequality for two samples the true one is within ``bar`` = 1.358 √((n+m)/(nm)) of it. ``independent``
+    is the number of calibration rows that are independent draws, where that is less than m; fresh rows must be so.
+
+    >>> rng = np.random.default_rng(0)
+    >>> found = uniformity(rng.normal(size=400), rng.normal(size=300))
+    >>> found.ks.low, uniformity(rng.normal(size=400), rng.normal(size=300) - 1).ks.low > 0.1
+    (0.0, True)
+    """
+    m, n = len(calibration), len(scores)
+    if min(m, n) < LEAST_ROWS or np.isnan(calibration).any() or np.isnan(scores).any():
+        why = f"{n} rows against {m} are too few" if min(m, n) < LEAST_ROWS else "some scores are NaN"
+        return Uniformity(none(f"p-values: {why}", "distance"), 1.0, (), m)
+    p = conformal_p(calibration, scores, np.random.default_rng([seed, 257]))
+    value, drawn = ks_to_uniform(p), min(m, independent or m)
+    bar = KOLMOGOROV * math.sqrt((n + drawn) / (n * drawn))
+    note = f"Kolmogorov distance of {n:,} p-values from uniform; 95 % of valid ones are below {bar:.3f}"
+    ks = Quantity(value, "estimate", max(0.0, value - bar), min(1.0, value + bar), None, n, "distance", note)
+    shares = np.searchsorted(np.sort(p), np.linspace(0, 1, LEVELS), side="right") / n
+    return Uniformity(ks, bar, tuple(np.round(shares, 6).tolist()), m)

@@ -9,7 +9,7 @@ import numpy as np
 from mulligan.data.table import Schema
 from mulligan.measures.discrepancy import mmd, sliced_wasserstein
 from mulligan.measures.manifold import manifold
-from mulligan.measures.memory import memory
+from mulligan.measures.memory import memory, nearness
 from mulligan.measures.space import space_of
 from mulligan.quantity import Quantity
 
@@ -29,7 +29,8 @@ def sample_quality(
     Rows must be one a cluster (see ``one_of_each``). As many generated rows as test rows are compared; memorisation takes
     all. ``paired`` says that generated row i was drawn given the columns of test row i: memorisation is then not asked, for
     such rows lie near their test rows by construction. Keys: ``mmd``, ``mmd_p``, ``sliced_wasserstein``, ``precision``,
-    ``recall``, ``density``, ``coverage``, and ``copied``, ``copied_p`` where they are asked.
+    ``recall``, ``density``, ``coverage``, and ``copied``, ``copied_p``, ``nearest_sample``, ``nearest_test``,
+    ``nearer`` (see ``memory.nearness``) where they are asked.
 
     >>> from mulligan.data.table import Column
     >>> rng = np.random.default_rng(0)
@@ -53,6 +54,7 @@ def sample_quality(
         both = space_of(schema, np.concatenate([train, test]), one_unit)
         asked = memory(both(train), both(test), both(generated), seed)
         found |= {"copied": asked.copied, "copied_p": asked.p_value}
+        found |= nearness(space(train), real, drawn, seed)._asdict()
     return found
 
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mulligan.report.formatting import NOTHING, auc, count, decimals, fixed, one_line, plus_minus, seconds
+from mulligan.report.formatting import NOTHING, auc, count, decimals, fixed, one_line, plus_minus, seconds, share
+
+COPYING = 0.001  # p-value below which samples are said to be copies
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,107 @@ def sample_cells(report: Mapping[str, Any]) -> Cells:
         ("recall ± SE", lambda f: auc(_sampled(f, "recall"))),
         ("density ± SE", number("density")),
         ("coverage ± SE", lambda f: auc(_sampled(f, "coverage"))),
-        ("copied share ± SE", number("copied")),
+    ]
+    return _made(columns, [family for family in ordered(report) if family.get("samples")])
+
+
+def memory_cells(report: Mapping[str, Any]) -> Cells:
+    """The table of memorisation, without rows where it was asked of no family."""
+
+    def median(name: str) -> Any:
+        return lambda f: plus_minus(_sampled(f, name) or {"kind": "none"})
+
+    columns: list[tuple[str, Any]] = [
+        ("family", label),
+        ("in words", memory_words),
+        ("distance of samples ± SE", median("nearest_sample")),
+        ("of test rows ± SE", median("nearest_test")),
+        ("nearer than a test row ± SE", lambda f: auc(_sampled(f, "nearer"))),
+        ("copied share ± SE", median("copied")),
         ("copied p", lambda f: p_value(_sampled(f, "copied_p"))),
     ]
-    judged = [family for family in ordered(report) if family.get("samples")]
-    rows = tuple(tuple(text(family) for _, text in columns) for family in judged)
-    return Cells(tuple(head for head, _ in columns), rows, tuple(judged))
+    return _made(columns, [family for family in ordered(report) if _sampled(family, "copied")])
+
+
+def memory_words(family: Mapping[str, Any]) -> str:
+    """What the distances of samples to training rows and to test rows say together.
+
+    >>> half = {"value": 0.5, "kind": "estimate", "low": 0.4, "high": 0.6}
+    >>> memory_words({"samples": {"nearer": half, "copied_p": {"value": 0.4, "kind": "estimate"}}})
+    'as near as test rows: no sign of copies'
+    """
+    nearer, chance = _sampled(family, "nearer") or {}, (_sampled(family, "copied_p") or {}).get("value")
+    if chance is None:
+        return NOTHING
+    if chance <= COPYING:
+        copied = (_sampled(family, "copied") or {}).get("value")
+        size = "" if copied is None else f", as if {100 * min(copied, 1.0):.0f} % were copies"
+        return f"nearer to training than to test rows{size}"
+    if nearer.get("low") is None or nearer.get("high") is None:
+        return "no sign of copies"
+    if nearer["low"] > 0.5:
+        return "nearer than test rows, but not by copies: too narrow a law"
+    if nearer["high"] < 0.5:
+        return "farther off than test rows: samples beside the data"
+    return "as near as test rows: no sign of copies"
+
+
+def use_cells(report: Mapping[str, Any]) -> Cells:
+    """The table of what a predictor learns from samples and from real rows, without rows where none was asked."""
+
+    def used(name: str) -> Any:
+        return lambda f: _with_interval(f["use"][name])
+
+    columns: list[tuple[str, Any]] = [
+        ("family", label),
+        ("in words", use_words),
+        ("explained after samples", used("samples")),
+        ("after real rows", used("real")),
+        ("difference", used("difference")),
+    ]
+    judged = [f for f in ordered(report) if f.get("use") and f["use"]["difference"]["kind"] != "none"]
+    return _made(columns, judged)
+
+
+def use_words(family: Mapping[str, Any]) -> str:
+    """Whether samples teach as much as real rows, and the column that loses most where they do not.
+
+    >>> half = {"value": -0.3, "kind": "estimate", "low": -0.4, "high": -0.2}
+    >>> use_words({"use": {"difference": half, "columns": [{"name": "age", "samples": 0.1, "real": 0.4}]}})
+    'less than real rows, most of all for age (.10, not .40)'
+    """
+    use = family["use"]
+    low, high = use["difference"].get("low"), use["difference"].get("high")
+    if low is None or high is None:
+        return NOTHING
+    if low <= 0 <= high:
+        return "not told from real rows"
+    if low > 0:
+        return "more than as many real rows"
+    columns = [c for c in use["columns"] if c["samples"] is not None and c["real"] is not None]
+    worst = max(columns, key=lambda c: c["real"] - c["samples"], default=None)
+    if worst is None:
+        return "less than real rows"
+    said = f"{_explained(worst['samples'])}, not {_explained(worst['real'])}"
+    return f"less than real rows, most of all for {one_line(worst['name'])} ({said})"
+
+
+def _with_interval(quantity: Mapping[str, Any]) -> str:
+    """Value and ends of the 95 % interval: where the error over rows is only a part of it."""
+    low, high = quantity.get("low"), quantity.get("high")
+    if quantity["value"] is None or low is None or high is None:
+        return NOTHING
+    return f"{fixed(quantity['value'], 2)} [{fixed(low, 2)}, {fixed(high, 2)}]"
+
+
+def _explained(value: float) -> str:
+    """A share that may be negative: worse than the mean."""
+    return f"-{share(-value)}" if value < 0 else share(value)
+
+
+def _made(columns: list[tuple[str, Any]], families: list[Mapping[str, Any]]) -> Cells:
+    rows = tuple(tuple(text(family) for _, text in columns) for family in families)
+    return Cells(tuple(head for head, _ in columns), rows, tuple(families))
 
 
 def cells(report: Mapping[str, Any]) -> Cells:
@@ -163,5 +260,4 @@ def cells(report: Mapping[str, Any]) -> Cells:
         ("1,000 samples", lambda f: seconds(f.get("sample_seconds_per_1000"))),
         ("fit", lambda f: seconds(f.get("fit_seconds"))),
     ]
-    rows = tuple(tuple(text(family) for _, text in columns) for family in families)
-    return Cells(tuple(head for head, _ in columns), rows, tuple(families))
+    return _made(columns, families)

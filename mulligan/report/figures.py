@@ -1,6 +1,6 @@
 """Figures of the comparison: log p, paired differences and AUC with their 95 % intervals, and the learning curves.
 
-A dot is a value (hollow: an estimate), a line its 95 % interval; an arrow is a bound, pointing where the truth may be.
+How a number is drawn says ``marks``; what the samples are good for, p-values and cost are drawn by ``evidence``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 
 from mulligan.report.cells import label, ordered, unit
 from mulligan.report.formatting import fixed
-from mulligan.report.svg import INK, MARK, MODEL, QUIET, Axis, Drawing, axis, short
+from mulligan.report.marks import ARROW, ends_of, mark, open_side
+from mulligan.report.svg import INK, MARK, MODEL, QUIET, Drawing, axis, short
 
 WIDTH, ROW = 350.0, 24.0
 RIGHT_MARGIN = 14.0
@@ -90,10 +91,13 @@ def forest(
     One family far below all others would press the rest into a corner: the axis then ends before it, and its row says
     its value at the edge.
     """
-    low, high = _window([quantity for _, quantity in rows], origin, high_is_bad)
+    low, high = window([quantity for _, quantity in rows], origin, high_is_bad)
     names = [short(family["family"], 17) for family, _ in rows]
     left = 14 + 6.6 * max(map(len, names))
-    scale = axis(low, high, left, WIDTH - RIGHT_MARGIN, margin=0.04)
+    # Arrows of bounds may pass the ends of the axis: room for them is kept beside it.
+    sides = {open_side(quantity) for _, quantity in rows}
+    start, end = left + ARROW * (-1 in sides), WIDTH - RIGHT_MARGIN - ARROW * (1 in sides)
+    scale = axis(low, high, start, end, margin=0.04)
     bottom = 8 + ROW * len(rows)
     said = "; ".join(f"{label(family)} {_spoken(quantity)}" for family, quantity in rows)
     drawing = Drawing(WIDTH, bottom + 38, f"{title}. {said}.")
@@ -103,44 +107,25 @@ def forest(
     for number, (_, quantity) in enumerate(rows):
         y = 8 + ROW * (number + 0.5)
         drawing.text(left - 8, y + 4, names[number], anchor="end", size=12, color=INK)
-        _mark(drawing, scale, y, quantity)
+        mark(drawing, scale, y, quantity)
     return drawing.markup()
-
-
-def _mark(drawing: Drawing, scale: Axis, y: float, quantity: Mapping[str, Any]) -> None:
-    """Dot and interval of one quantity, or its value at the edge where it lies beyond the axis."""
-    value, low, high = quantity["value"], quantity.get("low"), quantity.get("high")
-    if not scale.holds(value):
-        left = value < scale.low
-        edge, toward = (scale.start, 1) if left else (scale.end, -1)
-        drawing.shape([(edge, y), (edge + 7 * toward, y - 4), (edge + 7 * toward, y + 4)], MODEL)
-        text = fixed(value, 1).replace("-", "−")
-        drawing.text(edge + 11 * toward, y + 4, text, anchor="start" if left else "end", color=INK)
-        return
-    start = scale.at(max(scale.low, low)) if low is not None else scale.at(value)
-    end = scale.at(min(scale.high, high)) if high is not None else scale.at(value)
-    if quantity["kind"] == "lower bound":
-        end = min(scale.end, max(scale.at(value) + 34, start + 34))
-        drawing.shape([(end + 6, y), (end - 1, y - 4), (end - 1, y + 4)], MODEL)
-    elif quantity["kind"] == "upper bound":
-        start = max(scale.start, min(scale.at(value) - 34, end - 34))
-        drawing.shape([(start - 6, y), (start + 1, y - 4), (start + 1, y + 4)], MODEL)
-    drawing.line(start, y, end, y, MODEL, 2)
-    drawing.dot(scale.at(value), y, hollow=quantity["kind"] in ("estimate", "bracket"))
 
 
 def _spoken(quantity: Mapping[str, Any]) -> str:
     low, high = quantity.get("low"), quantity.get("high")
     value = fixed(quantity["value"], 2)
-    if quantity["kind"] in ("lower bound", "upper bound"):
+    if open_side(quantity):
         return f"{value} ({quantity['kind']})"
+    if quantity["kind"] == "bracket" and quantity.get("method_low") is not None:
+        low, high = quantity["method_low"], quantity["method_high"]
+        return f"between {fixed(low, 2)} and {fixed(high, 2)} (bracket)"
     return value if low is None or high is None else f"{value} ({fixed(low, 2)} to {fixed(high, 2)})"
 
 
-def _window(quantities: Sequence[Mapping[str, Any]], origin: float | None, high_is_bad: bool) -> tuple[float, float]:
+def window(quantities: Sequence[Mapping[str, Any]], origin: float | None, high_is_bad: bool) -> tuple[float, float]:
     """The range to draw: everything, unless a few values lie many times farther out than the typical one."""
     values = np.array([quantity["value"] for quantity in quantities], float)
-    ends = [end for q in quantities for end in (q.get("low"), q.get("high"), q["value"]) if end is not None]
+    ends = [end for quantity in quantities for end in ends_of(quantity)]
     if origin is not None:
         ends.append(origin)
     loss = values if high_is_bad else -values

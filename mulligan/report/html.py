@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.report.cells import cells, label, ordered, sample_cells
+from mulligan.report.cells import cells, label, memory_cells, ordered, sample_cells, use_cells
+from mulligan.report.evidence import cost_figures, memory_figures, p_value_figures, use_figures
 from mulligan.report.figures import comparison_figures, curve_figures
 from mulligan.report.formatting import NOTHING, count, fixed, one_line, seconds
 from mulligan.report.panels import MOST_COLUMNS, MOST_PAIR_COLUMNS, chosen_columns, marginal_rows, pair_rows
@@ -52,6 +53,13 @@ def to_html(report: Mapping[str, Any], pictures: Mapping[str, Any] | None = None
         label=label,
         table=_table(report),
         distances=sample_cells(report),
+        use=use_cells(report),
+        predicted=_predicted(report),
+        use_figures=use_figures(report),
+        memory=memory_cells(report),
+        memory_figures=memory_figures(report),
+        p_values=p_value_figures(report),
+        cost_figures=cost_figures(report),
         figures=comparison_figures(report),
         columns=[_column(column) for column in report["data"]["columns"]],
         choices=[(family, _choices(family)) for family in families if family.get("choices")],
@@ -73,6 +81,11 @@ def _table(report: Mapping[str, Any]) -> dict[str, Any]:
         rows.append({"look": look, "texts": texts, "note": one_line(family["log_prob"].get("note") or "")})
     heads = [head.replace("± SE", "±\u00a0SE") for head in table.heads]
     return {"heads": heads, "numeric": [head not in TEXT_HEADS for head in table.heads], "rows": rows}
+
+
+def _predicted(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the use of samples was asked with: the predictor, the columns and the rows (the same for all families)."""
+    return next((f["use"] for f in report["families"] if f.get("use") and f["use"]["columns"]), {})
 
 
 def _samples(report: Mapping[str, Any], pictures: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -12,14 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mulligan.quantity import Quantity, verdict
-from mulligan.report.cells import label, ordered, unit
+from mulligan.report.cells import COPYING, label, ordered, unit
 from mulligan.report.formatting import auc, count, decimals, fixed, interval, listed, one_line, share
 
 Family = Mapping[str, Any]
 CLOSE = 0.3  # nats a row: a simpler family whose interval does not go further below is worth trying first
 FEW_ROWS = 200
 CHANCE = 0.5
-COPYING = 0.001  # p-value below which samples are said to be copies
 SAMPLE_BASELINE = "resample"  # draws training rows: what perfect-looking samples without a model score
 
 
@@ -193,6 +192,7 @@ def _samples(fitted: Sequence[Family]) -> str:
         if quantity["low"] > CHANCE:
             known += ": even real training rows are told apart, so read every AUC against that one and not against .5"
         sentences.append(f"{known}.")
+    sentences += _use([f for f in models if f.get("use") and f["use"]["difference"].get("high") is not None])
     sentences += _likeness([f for f in fitted if f["family"] != SAMPLE_BASELINE and f.get("samples")])
     missing = [f for f in fitted if f.get("holes") and f["holes"]["found"] < f["holes"]["of"]]
     if missing:
@@ -214,6 +214,21 @@ def _likeness(models: Sequence[Family]) -> list[str]:
         names = listed([f"{label(f)} (copied share {share(_value(f, 'copied'))})" for f in copied])
         sentences.append(f"Samples nearer to training rows than to test rows, beyond chance: {names}.")
     return sentences
+
+
+def _use(models: Sequence[Family]) -> list[str]:
+    """Which samples teach a predictor less than as many real rows do."""
+    less = [f for f in models if f["use"]["difference"]["high"] < 0]
+    less.sort(key=lambda f: f["use"]["difference"]["value"])
+    if less:
+        sizes = [(f, f["use"]["difference"]) for f in less]
+        names = listed([f"{one_line(f['family'])} ({fixed(d['value'], 2)}, {_between(d)})" for f, d in sizes])
+        return [f"A predictor learns less from these samples than from as many real rows (share explained): {names}."]
+    return ["No family's samples are shown to teach a predictor less than real rows do."] if models else []
+
+
+def _between(quantity: Mapping[str, Any]) -> str:
+    return f"{fixed(quantity['low'], 2)} to {fixed(quantity['high'], 2)}"
 
 
 def _value(family: Family, name: str) -> float:

@@ -121,8 +121,10 @@ class Drawing:
     def rect(self, x: float, y: float, width: float, height: float, fill: str) -> None:
         self._add("path", d=f"M{x:.1f} {y:.1f}h{width:.1f}v{height:.1f}h{-width:.1f}z", fill=fill)
 
-    def path(self, points: Iterable[tuple[float, float]], color: str, width: float = 1.5, dash: str = "") -> None:
-        """A line through points; a point that is not finite breaks it."""
+    def path(
+        self, points: Iterable[tuple[float, float]], color: str, width: float = 1.5, dash: str = "", *, role: str = ""
+    ) -> None:
+        """A line through points; a point that is not finite breaks it. ``role`` becomes the class of the element."""
         steps, pen = [], "M"
         for x, y in points:
             if not (math.isfinite(x) and math.isfinite(y)):
@@ -131,6 +133,7 @@ class Drawing:
             steps.append(f"{pen}{x:.1f} {y:.1f}")
             pen = "L"
         extra = {"stroke_dasharray": dash} if dash else {}
+        extra |= {"class": role} if role else {}
         joined = {"fill": "none", "stroke": color, "stroke_width": f"{width:g}", "stroke_linejoin": "round"}
         self._add("path", d="".join(steps), **joined, **extra)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mulligan.errors import SetupError
 from mulligan.quantity import Quantity
-from mulligan.report.cells import cells, label, ordered, sample_cells
+from mulligan.report.cells import Cells, cells, label, memory_cells, ordered, sample_cells, use_cells
 from mulligan.report.formatting import count, one_line
 
 
@@ -70,10 +70,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     lines += [_row(row) for row in table.rows]
     lines += ["", _safe(_terms(report))]
     lines += [f"- {_safe(label(f))} failed: {_safe(f['reason'])}" for f in table.families if f["status"] == "failed"]
-    sampled = sample_cells(report)
-    if sampled.rows:
-        lines += ["", "## Distances of samples from data", "", _row(sampled.heads), _row(["---"] * len(sampled.heads))]
-        lines += [_row(row) for row in sampled.rows]
+    lines += _titled("Distances of samples from data", sample_cells(report))
+    lines += _titled("Use of samples", use_cells(report))
+    lines += _titled("Memory of training rows", memory_cells(report))
     sha = f", sha256 `{one_line(data['sha256'])}`" if data["sha256"] else ""
     lines += ["", "## Data and what was done to it", ""]
     lines.append(f"- {_safe(data['name'])}: {count(data['rows'])} rows x {len(data['columns'])} columns{sha}")
@@ -93,6 +92,13 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in reproduce["versions"].items())
     lines += ["```", "", f"Seed {reproduce['seed']}; {_safe(versions)}", ""]
     return "\n".join(lines)
+
+
+def _titled(title: str, table: Cells) -> list[str]:
+    """A heading with its table; nothing where the table is empty."""
+    if not table.rows:
+        return []
+    return ["", f"## {title}", "", _row(table.heads), _row(["---"] * len(table.heads)), *map(_row, table.rows)]
 
 
 def _terms(report: Mapping[str, Any]) -> str:

@@ -24,10 +24,12 @@ import numpy as np
 
 from mulligan.core import Density, Sampler
 from mulligan.data.given import ConditionalCodec
+from mulligan.data.splits import row_clusters
 from mulligan.data.table import Source, Table
 from mulligan.errors import DataError, FormatError, UsageError
-from mulligan.measures.anomaly import benjamini_hochberg, conformal_p
+from mulligan.measures.anomaly import benjamini_hochberg, conformal_p, uniformity
 from mulligan.measures.likelihood import log_mean_exp
+from mulligan.measures.samples import one_of_each
 from mulligan.models.incomplete import mixture_form
 from mulligan.workbench.sources import open_rows
 
@@ -140,6 +142,29 @@ def keep_scores(fitted: Fitted, table: Table, seed: int = 0, log_prob: np.ndarra
     scores = score_rows(fitted, table.rows(np.flatnonzero(whole))) if log_prob is None else log_prob[whole]
     kept = np.random.default_rng([seed, 17]).permutation(len(scores))[:MOST_KEPT]
     fitted.card[HELD_OUT] = np.sort(scores[kept]).tolist()
+
+
+def p_value_check(
+    fitted: Fitted, select: Table, test: Table, clusters: np.ndarray, seed: int, log_prob: np.ndarray | None = None
+) -> dict[str, Any] | None:
+    """p-values of the test rows against the select rows: the ``anomaly`` part of a family's row in ``report.json``.
+
+    They are uniform where the select rows, on which choices were made, are scored like fresh ones. Test rows of one
+    cluster count once. ``log_prob`` (n,) saves scoring the test rows again. None for a family that scores no rows.
+    """
+    if len(clusters) == 0 or (log_prob is None and isinstance(fitted.codec, ConditionalCodec)):
+        return None
+    if log_prob is not None:
+        held = fitted.calibration
+    elif isinstance(fitted.model, Sampler):
+        whole = [np.flatnonzero(~np.isnan(table.values).any(axis=1)) for table in (select, test)]
+        select, test, clusters = select.rows(whole[0]), test.rows(whole[1]), clusters[whole[1]]
+        held, log_prob = score_rows(fitted, select), score_rows(fitted, test)
+    else:
+        return None
+    found = uniformity(held, log_prob[one_of_each(clusters, seed)], seed, len(np.unique(row_clusters(select))))
+    numbers = {"ks": found.ks.to_json(), "bar": found.bar, "shares": list(found.shares)}
+    return {**numbers, "calibration_rows": found.calibration_rows}
 
 
 def _calibration(fitted: Fitted, rows: Any) -> tuple[np.ndarray, str]:

@@ -16,10 +16,10 @@ from mulligan.measures.coverage import holes_found
 from mulligan.measures.distances import two_sample_auc
 from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error, row_likelihood
 from mulligan.quantity import Quantity, bits_per_dimension, difference_kind, mean_of_rows, none
-from mulligan.workbench.anomaly import keep_scores
+from mulligan.workbench.anomaly import keep_scores, p_value_check
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.fitting import Timing
-from mulligan.workbench.likeness import likeness
+from mulligan.workbench.likeness import likeness, use_of_samples
 from mulligan.workbench.preparation import Prepared
 
 DRAWS = 10_000
@@ -49,7 +49,8 @@ def assess(
     density = isinstance(fitted.model, Density)
     terms = fitted.row_likelihood(test) if density else None
     select_score = float(fitted.calibration.mean()) if density else None
-    keep_scores(fitted, test, seed, None if terms is None else terms.log_prob)
+    log_prob = None if terms is None else terms.log_prob
+    keep_scores(fitted, test, seed, log_prob)
     row: dict[str, Any] = {
         "family": fitted.family if fitted.variant is None else f"{fitted.family}:{fitted.variant}",
         "label": fitted.label,
@@ -58,6 +59,8 @@ def assess(
         "truth_gap": None,
         "two_sample_auc": None,
         "samples": None,
+        "use": None,
+        "anomaly": p_value_check(fitted, prepared.rows_of("select"), test, prepared.test_clusters, seed, log_prob),
         "holes": None,
         "strokes": _strokes(entry.strokes, fitted) if entry else None,
         "chains": int(entry.balls) if entry and entry.balls.isdigit() else None,
@@ -81,6 +84,7 @@ def assess(
         row["two_sample_auc"] = two_sample_auc(*judged).to_json()
         row["holes"] = _holes(prepared.table, draws)
         row["samples"], told = likeness(fitted, prepared, test, draws, seed, clusters)
+        row["use"] = use_of_samples(fitted, prepared, test, draws, seed, clusters)
         row["health"] += [*_outside(prepared.table, draws), *told]
     if prepared.table.schema.image is not None:
         bits = bits_per_dimension(Quantity.from_json(row["log_prob"]), prepared.table.schema.image.pixels)

@@ -52,8 +52,9 @@ class Scorecard:
         rows = []
         for family in self.report["families"]:
             row: dict[str, Any] = {"family": family["family"], "label": family["label"], "status": family["status"]}
-            for name in ("log_prob", "delta_to_best", "truth_gap", "two_sample_auc"):
-                quantity = family[name] or {}
+            use = (family.get("use") or {}).get("difference")
+            for name in ("log_prob", "delta_to_best", "truth_gap", "two_sample_auc", "use_difference"):
+                quantity = (use if name == "use_difference" else family[name]) or {}
                 row |= {
                     name: quantity.get("value"),
                     f"{name}_low": quantity.get("low"),
@@ -61,7 +62,7 @@ class Scorecard:
                 }
                 row[f"{name}_kind"] = quantity.get("kind")
             samples = family.get("samples") or {}
-            for name in ("mmd_p", "sliced_wasserstein", "precision", "coverage", "copied"):
+            for name in ("mmd_p", "sliced_wasserstein", "precision", "coverage", "copied", "nearer"):
                 row[name] = (samples.get(name) or {}).get("value")
             rows.append(row)
         return polars.DataFrame(rows, infer_schema_length=None)

@@ -1,4 +1,4 @@
-"""How like the data a fitted family's samples are: the ``samples`` part of its row, and what a reader should be told."""
+"""How like the data a fitted family's samples are, and of what use: the ``samples`` and ``use`` parts of its row."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from mulligan.data.splits import row_clusters
 from mulligan.data.table import Table
 from mulligan.measures.manifold import expected_coverage
 from mulligan.measures.memory import MOST_ROWS
 from mulligan.measures.samples import as_json, one_of_each, sample_quality
+from mulligan.measures.synthetic_use import MOST_TRAIN, SETS, synthetic_use
 from mulligan.quantity import Quantity
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.preparation import Prepared
@@ -36,6 +38,35 @@ def likeness(
     found = sample_quality(train, test.values[kept], generated, fitted.schema, seed, paired=paired, one_unit=is_image)
     counted = {"rows": len(kept), "expected_coverage": expected_coverage(len(kept), len(kept))}
     return {**as_json(found), **counted}, _told(found)
+
+
+def use_of_samples(
+    fitted: Fitted, prepared: Prepared, test: Table, draws: Table, seed: int, clusters: np.ndarray
+) -> dict[str, Any] | None:
+    """What a predictor learns from draws beside what it learns from as many training rows; None for pictures.
+
+    ``test`` are whole rows with their ``clusters``. Of a model of p(other | given) the draws are made anew, beside the
+    given columns of the training rows: beside those of the test rows they would be of no use but there.
+    """
+    if prepared.table.schema.image is not None or len(fitted.schema.modelled) < 2:
+        return None
+    rows = prepared.rows_of("train")
+    whole = np.flatnonzero(~np.isnan(rows.values).any(axis=1))
+    rows, train_clusters = rows.rows(whole), row_clusters(rows)[whole]
+    names = tuple(name for name in fitted.schema.names if name not in fitted.given) if fitted.given else ()
+    if fitted.given:
+        draws = fitted.sample(min(SETS * len(rows), SETS * MOST_TRAIN), seed, rows)
+    found = synthetic_use(
+        rows.values,
+        test.values,
+        draws.values,
+        fitted.schema,
+        seed,
+        clusters=clusters,
+        train_clusters=train_clusters,
+        columns=names,
+    )
+    return found.to_json()
 
 
 def _independent(train: Table, grouped: bool, generator: np.random.Generator) -> np.ndarray:

@@ -115,6 +115,12 @@ def test_a_probability_sums_to_one_for_each_value(name):
 # --- draws and what is given ------------------------------------------------------------------------------------------
 
 
+def test_use_of_samples_is_asked_of_the_modelled_column(models):
+    use = models(SCORED[0]).card["row"]["use"]
+    assert [column["name"] for column in use["columns"]] == ["x"] and use["difference"]["n"] == 135
+    assert use["real"]["low"] > 0.5  # x is known from kind and t but for its noise
+
+
 def test_the_first_draws_do_not_depend_on_n_and_rows_are_used_in_turn(models):
     model = models(ABLE[0])
     table = {"kind": ["red", "blue", "red"], "t": [0.5, -0.5, 0.0]}

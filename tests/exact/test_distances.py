@@ -18,7 +18,7 @@ from mulligan.measures.samples import as_json, one_of_each, sample_quality
 from mulligan.measures.space import space_of
 from mulligan.measures.strokes import quality_by_strokes
 from mulligan.quantity import Quantity
-from mulligan.report.cells import cells, sample_cells
+from mulligan.report.cells import cells, memory_cells, sample_cells
 from mulligan.report.html import to_html
 from mulligan.report.reading import reading
 from mulligan.report.schema import load_schema
@@ -233,7 +233,10 @@ def test_a_report_shows_the_distances():
     table = sample_cells(report)
     rows = {row[0]: dict(zip(table.heads, row)) for row in table.rows}
     assert set(rows) == {"flow", "vae", "gan", "resample"} and not sample_cells(example()).rows
-    assert rows["gan"]["MMD p"] == ".005" and rows["vae"]["copied p"] == "< .001"
+    remembered = {row[0]: row for row in memory_cells(report).rows}
+    assert rows["gan"]["MMD p"] == ".005" and set(remembered) == set(rows)
+    assert remembered["vae"][-1] == "< .001" and remembered["vae"][1].endswith("as if 100 % were copies")
+    assert remembered["flow"][1] == "as near as test rows: no sign of copies"
     assert "coverage ± SE" in cells(report).heads and "coverage ± SE" not in cells(example()).heads
     text = " ".join(reading(report))
     assert "Samples that leave part of the data unreached (coverage below .97): gan (" in text

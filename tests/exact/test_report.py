@@ -11,18 +11,21 @@ from html.parser import HTMLParser
 import jsonschema
 import numpy as np
 import pytest
-from report_example import example, pictures, quantity
+from report_example import example, pictures, quantity, second_edition, share
+from saboteurs import uses
 
 from mulligan.errors import SetupError
 from mulligan.quantity import Quantity
-from mulligan.report.cells import cells
+from mulligan.report.cells import cells, memory_cells, memory_words, sample_cells, use_cells, use_words
+from mulligan.report.evidence import _side_by_side, cost_figures, labelled, memory_figures, p_value_figures, use_figures
 from mulligan.report.figures import comparison_figures
 from mulligan.report.formatting import one_line
 from mulligan.report.html import to_html, write_html
+from mulligan.report.marks import BAR, mark
 from mulligan.report.panels import column_of
 from mulligan.report.reading import reading
 from mulligan.report.schema import load_schema
-from mulligan.report.svg import axis, ticks
+from mulligan.report.svg import MODEL, Axis, Drawing, axis, ticks
 from mulligan.report.terminal import cell_width, reading_lines, scorecard_lines
 from mulligan.report.writing import to_markdown, write_json
 
@@ -471,3 +474,216 @@ def test_ticks_are_few_inside_and_evenly_spaced(low, high, most):
     assert all(scale.low <= value <= scale.high for value in values)
     steps = np.diff(values)
     assert np.allclose(steps, steps[:1], rtol=1e-9)
+
+
+# -- the second edition -------------------------------------------------------------------------------------------
+
+
+def edition() -> dict:
+    report = second_edition()
+    report["reading"] = reading(report)
+    return report
+
+
+def test_the_second_edition_follows_the_schema_and_is_shown(tmp_path):
+    report = edition()
+    write_json(report, tmp_path / "report.json")
+    validate(json.loads((tmp_path / "report.json").read_text()))
+    text = to_html(report, pictures(report))
+    page = Page(text)
+    for title in ("Use of samples", "Memory of training rows", "p-values of unusual rows", "Quality against strokes"):
+        assert title in page.text and title not in Page(to_html(example())).text.replace("Quality against strokes", "")
+    assert "1,000 samples and once from 1,000 real training rows" in page.text
+    assert not re.search(r"https?:|//[a-z]", text) and len(text.encode()) < 1_500_000
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert "## Use of samples" in to_markdown(report) and "## Memory" not in to_markdown(example())
+
+
+@pytest.mark.parametrize("part", ["use", "anomaly"])
+def test_an_unknown_number_of_the_second_edition_is_refused(part):
+    report = edition()
+    find(report, "flow")[part]["accuracy"] = 1.0
+    with pytest.raises(jsonschema.ValidationError):
+        validate(report)
+
+
+def drawn(quantities: list[dict], upright: bool = False) -> dict:
+    """What is drawn on an axis from 0 to 10 (200 pixels): dots by value, arrow tips, bars; all as values of the axis."""
+    drawing, scale = (
+        Drawing(400.0, 400.0, ""),
+        Axis(0.0, 10.0, 300.0, 100.0) if upright else Axis(0.0, 10.0, 100.0, 300.0),
+    )
+    for number, one in enumerate(quantities):
+        mark(drawing, scale, 20.0 * number + 20, one, upright=upright)
+    place = 1 if upright else 0
+
+    def value(pixel: float) -> float:
+        return (pixel - scale.start) / (scale.end - scale.start) * 10
+
+    found: dict = {"dots": [], "tips": [], "bars": [], "lines": []}
+    for element in drawing.root:
+        points = [tuple(map(float, pair.split())) for pair in re.findall(r"[-\d.]+ [-\d.]+", element.get("d", ""))]
+        if element.tag == "circle":
+            found["dots"].append((value(float(element.get("cy" if upright else "cx"))), element.get("fill") == MODEL))
+        elif element.get("class") == "open":
+            found["tips"].append(value(points[1][place]))
+        elif element.get("fill") == BAR:
+            found["bars"].append(sorted({round(value(point[place]), 2) for point in points}))
+        elif element.get("stroke-width") == "2":
+            found["lines"].append([round(value(point[place]), 2) for point in points])
+    return found
+
+
+def quantity_at_5(kind: str, **method: float) -> dict:
+    return quantity(5.0, 1 / 1.97, kind, **method)
+
+
+def arrows_point_to_the_open_side(upright: bool) -> bool:
+    lower, upper = (drawn([quantity_at_5(kind)], upright)["tips"] for kind in ("lower bound", "upper bound"))
+    return len(lower) == len(upper) == 1 and lower[0] > 6.0 and upper[0] < 4.0
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_the_arrow_of_a_bound_points_to_where_the_truth_may_be(upright):
+    assert arrows_point_to_the_open_side(upright)
+    with uses.arrows_reversed():
+        assert not arrows_point_to_the_open_side(upright)
+    closed = drawn([quantity_at_5("lower bound"), quantity_at_5("upper bound"), quantity_at_5("exact")], upright)
+    assert closed["lines"] == [[4.0, 5.0], [5.0, 6.0], [4.0, 6.0]]  # the interval of a bound is on one side only
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_bracket_is_a_bar_between_its_bounds_and_only_a_bracket(upright):
+    kinds = ("exact", "numeric", "estimate", "bracket")
+    found = drawn([quantity_at_5(kind, method_low=4.5, method_high=5.25) for kind in kinds], upright)
+    assert found["bars"] == [[4.5, 5.25]] and not found["tips"]
+    assert found["dots"] == [
+        (5.0, True),
+        (5.0, True),
+        (5.0, False),
+        (5.0, False),
+    ]  # hollow: not a value computed exactly
+
+
+def test_a_value_beyond_the_axis_is_said_at_its_edge():
+    drawing = Drawing(400.0, 400.0, "")
+    for upright in (False, True):
+        mark(drawing, Axis(0.0, 1.0, 100.0, 300.0), 50.0, quantity(-7.5, 0.1), upright=upright)
+    assert drawing.markup().count("−7.5") == 2 and "circle" not in drawing.markup()
+
+
+def test_the_pictures_of_a_bound_point_up_in_log_p_and_down_in_the_gap():
+    report = edition()
+    only = ("flow", "vae")
+    report["families"] = [f for f in report["families"] if f["family"] in only]
+    vae = find(report, "vae")
+    up = cost_figures(report)[0].markup
+    vae["truth_gap"], find(report, "flow")["truth_gap"] = quantity(0.9, 0.02, "upper bound"), quantity(0.1, 0.02)
+    down = cost_figures(report)[0].markup
+    tips = [float(re.search(r'L[-\d.]+ ([-\d.]+)L[-\d.]+ [-\d.]+" [^>]*class="open"', m)[1]) for m in (up, down)]
+    dots = [[float(y) for y in re.findall(r'cy="([-\d.]+)"', m)] for m in (up, down)]
+    assert tips[0] < max(dots[0]) - 20 and tips[1] > min(dots[1]) + 20
+
+
+def test_cost_is_on_a_logarithmic_axis_with_units_and_0_apart():
+    report = edition()
+    seconds_, strokes, samples = cost_figures(report)
+    assert [f.title for f in (seconds_, strokes, samples)][2] == "Samples against strokes"
+    assert "gan and resample" in seconds_.caption and "1 min" in seconds_.markup and "10 ms" in seconds_.markup
+    assert ">0<" in strokes.markup and ">1,000<" in strokes.markup and "0 stands apart" in strokes.caption
+    assert "gan" in samples.markup and "gan" not in strokes.markup
+    xs = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', seconds_.markup)]
+    flow, mixture, gaussian = xs[0], xs[2], xs[5]  # 60 s, 0.4 s and 3 ms
+    assert (flow - mixture) / (mixture - gaussian) == pytest.approx(math.log(150) / math.log(400 / 3), rel=0.02)
+    for family in report["families"]:
+        family["fit_seconds"] = None
+    assert [f.title for f in cost_figures(report)] == ["Quality against strokes", "Samples against strokes"]
+
+
+def test_marks_of_equal_cost_stand_side_by_side_and_names_hide_nothing():
+    places = _side_by_side([50.0, 50.0, 52.0, 90.0, 50.0])
+    assert all(after - before >= 9.999 for before, after in itertools.pairwise(sorted(places)))
+    assert places[3] == 90.0 and np.mean([places[i] for i in (0, 1, 2, 4)]) == pytest.approx(50.5)
+    spots = [(100.0 + 10 * i, 100.0 + 3 * i) for i in range(8)]
+    names = [f"family {i}" for i in range(8)]
+    placed = labelled(spots, names, (0.0, 350.0, 0.0, 250.0))
+    boxes = []
+    for (x, y, anchor), name in zip(placed, names):
+        start = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor] * 5.9 * len(name)
+        boxes.append((start, y - 9, start + 5.9 * len(name), y + 2))
+    assert not any(
+        one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+        for one, other in itertools.combinations(boxes, 2)
+    )
+
+
+def test_p_values_are_drawn_as_they_are_and_judged_by_their_bar():
+    report = edition()
+    found = {figure.title: figure for figure in p_value_figures(report)}
+    assert found["gan"].caption == "KS .14, bar .12: beyond chance"
+    assert found["flow"].caption == "KS .05, bar .12: as valid ones"
+    shares = find(report, "gan")["anomaly"]["shares"]
+    line = re.findall(r'd="(M[^"]*)" fill="none"', found["gan"].markup)[-1]
+    ys = [float(y) for _, y in re.findall(r"([-\d.]+) ([-\d.]+)", line)]
+    assert np.allclose((ys[0] - np.array(ys)) / (ys[0] - ys[-1]), shares, atol=2e-3)
+    for family in report["families"]:
+        family["anomaly"] = None
+    assert not p_value_figures(report) and "p-values of unusual rows" not in to_html(report)
+
+
+def test_use_and_memory_are_said_in_words():
+    report = edition()
+    words = {row[0]: row[1] for row in use_cells(report).rows}
+    assert words["flow"] == words["resample"] == "not told from real rows"
+    assert words["gan"].startswith("less than real rows, most of all for age (")
+    flow = find(report, "flow")
+    flow["use"]["difference"] |= {"low": 0.01, "high": 0.2}
+    assert use_words(flow) == "more than as many real rows"
+    flow["use"]["difference"] |= {"low": -0.2, "high": -0.1}
+    flow["use"]["columns"] = []
+    assert use_words(flow) == "less than real rows"
+    remembered = {row[0]: row[1] for row in memory_cells(report).rows}
+    assert remembered["resample"] == "nearer to training than to test rows, as if 100 % were copies"
+    assert remembered["vae"] == "nearer than test rows, but not by copies: too narrow a law"
+    assert remembered["energy"] == "farther off than test rows: samples beside the data"
+    assert remembered["flow"] == "as near as test rows: no sign of copies"
+    flow["samples"]["nearer"] = None
+    assert memory_words(flow) == "no sign of copies"
+    assert "copied share ± SE" not in sample_cells(report).heads
+    text = joined(report)
+    assert (
+        "A predictor learns less from these samples than from as many real rows (share explained): gan (-0.40, " in text
+    )
+    for family in report["families"]:
+        if family.get("use"):
+            family["use"]["difference"] = share(0.0, 0.1, -1.0)
+    assert "No family's samples are shown to teach a predictor less" in joined(report)
+    assert len(use_figures(report)) == 1 and len(memory_figures(report)) == 2
+
+
+def test_numbers_that_could_not_be_asked_leave_the_page():
+    report = edition()
+    for family in report["families"]:
+        if family.get("use"):
+            nothing = Quantity(None, "none", note="too few rows").to_json()
+            family["use"] |= {"samples": nothing, "real": nothing, "difference": nothing, "columns": []}
+            family["samples"] |= {"copied": nothing, "copied_p": nothing, "nearer": nothing}
+            family["anomaly"]["ks"] = nothing
+    validate(report)
+    page = Page(to_html(report, None))
+    assert "Use of samples" not in page.text and "p-values of unusual rows" not in page.text
+    assert not memory_figures(report) and not use_figures(report)
+    assert "learns less" not in joined(report)
+
+
+def test_hostile_columns_of_the_second_edition_are_only_text():
+    report = edition()
+    for family in report["families"]:
+        if family.get("use"):
+            family["use"]["columns"][0]["name"] = HOSTILE
+            family["use"]["columns"][0]["samples"] = -9.0
+            family["use"]["predictor"] = HOSTILE
+    page = Page(to_html(report, None))
+    assert "script" not in {tag for tag, _ in page.tags} and HOSTILE in page.text
+    assert "<script>" not in to_markdown(report)
