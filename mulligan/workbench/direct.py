@@ -33,6 +33,8 @@ def has_own_way(fitted: Fitted, unknown: np.ndarray, ranges: Ranges = None) -> n
 def directly(fitted: Fitted, values: np.ndarray, ranges: Ranges, draws: int, seed: int) -> Drawn:
     """``draws`` rows for each of ``values`` (n, columns; NaN in unknown cells), and log p of what is known of it.
 
+    Where log p is exact it needs no draws, and ``draws`` may be 0.
+
     >>> import mulligan as mg
     >>> rows = {"a": np.linspace(-1, 1, 200), "b": np.linspace(-1, 1, 200) ** 3}
     >>> fitted = mg.fit(rows, "autoregressive", effort="quick", steps=5, members=1)
@@ -41,7 +43,7 @@ def directly(fitted: Fitted, values: np.ndarray, ranges: Ranges, draws: int, see
     ('exact', (1, 3, 2), [0.5, 0.5, 0.5])
     """
     if isinstance(fitted.model, VAE):
-        return latent_rows(fitted, values, ranges, draws, seed)
+        return latent_rows(fitted, values, ranges, max(1, draws), seed)
     known = leading(fitted, np.isnan(values))
-    rows = continued(fitted, values, known, draws, seed)
+    rows = continued(fitted, values, known, draws, seed) if draws else np.empty((len(values), 0, values.shape[1]))
     return Drawn(rows, leading_terms(fitted, with_some(fitted, values), known), np.zeros(len(values)), "exact", {})

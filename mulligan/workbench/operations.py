@@ -23,6 +23,7 @@ from mulligan.errors import NoDensity, UsageError
 from mulligan.measures.likelihood import common_error, log_mean_exp
 from mulligan.measures.partition import pareto_k
 from mulligan.models.counted import CountedForm
+from mulligan.models.vae import VAE
 from mulligan.quantity import Kind, Quantity, none
 from mulligan.workbench.completion import CANDIDATES, MOVES, Weighted, answer, effective, weigh
 from mulligan.workbench.decoded import within_ranges
@@ -118,7 +119,8 @@ def condition(
 
 def _condition_directly(fitted: Fitted, evidence: Evidence, draws: int, seed: int) -> Conditioned:
     """By the family's own way."""
-    found = directly(fitted, evidence.values(fitted.schema), evidence.ranges, draws, seed)
+    many = draws if isinstance(fitted.model, VAE) else 0
+    found = directly(fitted, evidence.values(fitted.schema), evidence.ranges, many, seed)
     value, stderr = float(found.log_evidence[0]), float(found.stderr[0])
     if found.method == "exact":
         kind: Kind = fitted.log_prob_kind
@@ -158,7 +160,7 @@ def row_terms(fitted: Fitted, values: np.ndarray, seed: int = 0) -> tuple[np.nda
     own = has_own_way(fitted, unknown)
     if own.any():
         rest = np.flatnonzero(~own)
-        drawn = directly(fitted, values[own], None, 1, seed)
+        drawn = directly(fitted, values[own], None, 0, seed)
         log_p[own], error[own] = drawn.log_evidence, drawn.stderr
         if len(rest):
             log_p[rest], error[rest] = row_terms(fitted, values[rest], seed)
