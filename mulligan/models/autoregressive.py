@@ -83,11 +83,18 @@ class Autoregressive(Sampler, Density):
 
     def sample(self, key: PRNGKeyArray, given: Array | None = None) -> Float[Array, " c"]:
         """One draw, column after column; each number is a valid value before later columns see it."""
+        return self.continued(key, jnp.zeros(self.columns.dim, self.net.biases[0].dtype), 0, given)
+
+    def continued(
+        self, key: PRNGKeyArray, x: Float[Array, " c"], known: int | Int[Array, ""], given: Array | None = None
+    ) -> Float[Array, " c"]:
+        """A draw of the other columns given the first ``known`` in the order, whatever (even NaN) the others hold: exact."""
         dtype = self.net.biases[0].dtype
         columns = self.columns
         uniform = jax.random.uniform(key, (columns.dim, 2), dtype)
+        start = jnp.where(self.positions < known, self._valid(jnp.where(jnp.isnan(x), 0.0, x))[0], 0.0)
         if _many_bits(columns):
-            return self._sample_bits(uniform[:, 0], given)
+            return self._sample_bits(uniform[:, 0], start, known, given)
         # Never 0 or 1: their quantiles are infinite.
         uniform = jnp.clip(uniform, jnp.finfo(dtype).eps / 4, 1 - jnp.finfo(dtype).eps / 2)
         least = columns.least_scale(dtype)
@@ -99,12 +106,13 @@ class Autoregressive(Sampler, Density):
                 columns.snap(logistic_sample(probabilities, uniform[_places(columns.cells)], least)),
                 softmax_sample(logits, uniform[_places(columns.categories)]),
             ]
-            return jnp.where(self.positions == position, self._in_place(drawn), x), None
+            here = (self.positions == position) & (position >= known)
+            return jnp.where(here, self._in_place(drawn), x), None
 
         order = jnp.arange(columns.dim, dtype=self.positions.dtype)
-        return jax.lax.scan(step, jnp.zeros(columns.dim, dtype), order)[0]
+        return jax.lax.scan(step, start, order)[0]
 
-    def _sample_bits(self, uniform: Array, given: Array | None = None) -> Array:
+    def _sample_bits(self, uniform: Array, start: Array, leading: int | Array, given: Array | None = None) -> Array:
         """One draw of a row of bits. Each unit of the network is computed once, not at each column."""
         net = self.net
         column, sizes = jnp.argsort(self.positions), (-(-len(net.hidden) // (self.columns.dim - 1)), 1)
@@ -114,7 +122,7 @@ class Autoregressive(Sampler, Density):
             known, _, logit = net.advanced(known, _features(self.columns, x, self.frequencies), position, sizes, given)
             j = column[position]
             bit = (uniform[j] >= jax.nn.sigmoid(-logit[0])).astype(x.dtype)
-            return (x.at[j].set(bit), known), None
+            return (x.at[j].set(jnp.where(position < leading, start[j], bit)), known), None
 
         order = jnp.arange(self.columns.dim, dtype=self.positions.dtype)
         return jax.lax.scan(step, (jnp.zeros_like(uniform), net.opened()), order)[0][0]

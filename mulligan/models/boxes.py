@@ -75,7 +75,7 @@ def _candidates(
     means = law.unknown_means + np.einsum("kui,nki->nku", np.broadcast_to(law.gain, (k, *law.gain.shape[1:])), whitened)
     m = low.shape[1]
     spread = np.sqrt((law.factor[:, :m] ** 2).sum(2))
-    alone = _cut((low[:, None] - means[:, :, :m]) / spread, (high[:, None] - means[:, :, :m]) / spread)[2].sum(2)
+    alone = cut((low[:, None] - means[:, :, :m]) / spread, (high[:, None] - means[:, :, :m]) / spread)[2].sum(2)
     logits = joint + alone
     total = np.logaddexp.reduce(logits, axis=1)
     safe = np.where(np.isfinite(total)[:, None], logits - total[:, None], -np.log(k))
@@ -91,8 +91,8 @@ def _candidates(
     for i in range(m):
         at = centre[..., i] + np.einsum("nsj,nsj->ns", factor[..., i, :i], e[..., :i])
         scale = factor[..., i, i]
-        a, b, log_cut = _cut((low[:, None, i] - at) / scale, (high[:, None, i] - at) / scale)
-        e[..., i] = _truncated(a, b, log_cut, generator.random((n, draws)))
+        a, b, log_cut = cut((low[:, None, i] - at) / scale, (high[:, None, i] - at) / scale)
+        e[..., i] = truncated(a, b, log_cut, generator.random((n, draws)))
         log_mass += log_cut
     x = centre + np.einsum("nsij,nsj->nsi", factor, e)
     x[..., :m] = np.clip(x[..., :m], low[:, None], high[:, None])
@@ -102,7 +102,7 @@ def _candidates(
     return x, np.where(np.isnan(log_w), -np.inf, log_w)
 
 
-def _cut(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cut(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The interval, and log P(a < e ≤ b) of a standard normal e, on the side of the mean where no digits are lost."""
     flip = a > 0
     left, right = np.where(flip, -b, a), np.where(flip, -a, b)
@@ -112,7 +112,7 @@ def _cut(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return a, b, np.where(np.isnan(log_mass), -np.inf, log_mass)
 
 
-def _truncated(a: np.ndarray, b: np.ndarray, log_mass: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+def truncated(a: np.ndarray, b: np.ndarray, log_mass: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """A standard normal number cut to (a, b), by inversion of log Φ."""
     flip = a > 0
     left, right = np.where(flip, -b, a), np.where(flip, -a, b)

@@ -110,6 +110,16 @@ class Columns(eqx.Module):
         # A density is taken at z itself; a cell's probability at the value whose cell it is.
         return Cells(jnp.where(inside, self._latent(c, u), z), below, above, inside)
 
+    def interval(self, low: Float[Array, " cells"], high: Float[Array, " cells"]) -> Cells:
+        """All cells of the values from ``low`` to ``high`` as one, ends at infinity included; a density where low = high
+        has one. Distances are taken from an end that is finite."""
+        first, last = self.cells_of(low), self.cells_of(high)
+        down, up = jnp.isneginf(low), jnp.isposinf(high)
+        value = jnp.where(down, last.value, first.value)
+        length = jnp.where(down | up, 0.0, last.value - first.value)
+        below, above = jnp.where(down, BEYOND, first.below), jnp.where(up, BEYOND, last.above + length)
+        return Cells(value, below, above, jnp.where(low == high, first.inside, True))
+
     def snap(self, z: Float[Array, " cells"]) -> Float[Array, " cells"]:
         """The z of the value whose cell holds z; z itself where a column is continuous and z not beyond a cap."""
         return self.cells_of(z).value

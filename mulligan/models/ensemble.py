@@ -56,10 +56,19 @@ class Ensemble(Sampler, Density):
 
     def sample(self, key: PRNGKeyArray, given: Array | None = None) -> Array:
         which, inner = jax.random.split(key)
-        arrays, rest = eqx.partition(self.members, eqx.is_array)
         index = jax.random.randint(which, (), 0, self.members.positions.shape[0])
-        member: Any = eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), rest)
-        return member.sample(inner, given)
+        return self._member(index).sample(inner, given)
+
+    def continued(self, key: PRNGKeyArray, x: Array, known: int | Array, given: Array | None = None) -> Array:
+        """A draw of the other columns given the first ``known``, for members that have these first: a member m with
+        probability ∝ p_m(known columns), then its draw."""
+        which, inner = jax.random.split(key)
+        log_p = eqx.filter_vmap(lambda member: member.leading_log_prob(x, known, given))(self.members)
+        return self._member(jax.random.categorical(which, log_p)).continued(inner, x, known, given)
+
+    def _member(self, index: Array) -> Any:
+        arrays, rest = eqx.partition(self.members, eqx.is_array)
+        return eqx.combine(jax.tree.map(lambda leaf: leaf[index], arrays), rest)
 
 
 def _log_mean_exp(values: Array) -> Array:

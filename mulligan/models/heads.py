@@ -39,6 +39,22 @@ def gaussian_log_prob(raw: Float[Array, "c 3 parts"], x: Float[Array, " c"]) -> 
     return jax.nn.logsumexp(log_weight - 0.5 * y**2 - jnp.log(scale), axis=-1) - 0.5 * np.log(2 * np.pi)
 
 
+def gaussian_log_mass(raw: Float[Array, "c 3 parts"], low: Float[Array, " c"], high: Float[Array, " c"]) -> Array:
+    """log P(low ≤ x_j ≤ high) of each coordinate (c,) under its density; ends may be infinite.
+
+    >>> raw = jnp.zeros((1, 3, 1)).at[0, 2, 0].set(jnp.log(jnp.expm1(0.999)))  # s = 1
+    >>> round(float(jnp.exp(gaussian_log_mass(raw, jnp.array([0.0]), jnp.array([jnp.inf])))[0]), 4)
+    0.5
+    """
+    log_weight, mean, scale = _mixture(raw, _LEAST_SCALE)
+    a, b = (low[..., None] - mean) / scale, (high[..., None] - mean) / scale
+    # on the side of the mean where no digits are lost
+    left, right = jnp.where(a > 0, -b, a), jnp.where(a > 0, -a, b)
+    upper, lower = jax.scipy.special.log_ndtr(right), jax.scipy.special.log_ndtr(left)
+    gap = jnp.where(jnp.isneginf(lower), -jnp.inf, lower - upper)
+    return jax.nn.logsumexp(log_weight + upper + jnp.log(-jnp.expm1(jnp.minimum(gap, -_LEAST_WIDTH))), axis=-1)
+
+
 def gaussian_sample(raw: Float[Array, "c 3 parts"], uniform: Float[Array, "c 2"]) -> Float[Array, " c"]:
     """A draw for each coordinate from two uniform numbers in (0, 1): which part, and where in it."""
     mean, scale = _picked(raw, uniform[..., 0], _LEAST_SCALE)
@@ -113,6 +129,12 @@ def starting_raw(parts: int) -> np.ndarray:
     means = np.linspace(-2, 2, parts) if parts > 1 else np.zeros(1)
     scales = np.full(parts, 0.5 if parts > 1 else 1.0)
     return np.stack([np.zeros(parts), means, np.log(np.expm1(scales))])
+
+
+def number_laws(raw: Float[Array, "c 3 1"], least: Float[Array, " c"] | float = _LEAST_SCALE) -> tuple[Array, Array]:
+    """Means and scales (c,) of laws with one part each."""
+    _, mean, scale = _mixture(raw, least)
+    return mean[..., 0], scale[..., 0]
 
 
 def _softplus(x: Array) -> Array:

@@ -31,6 +31,7 @@ from mulligan.core import Bound, Density, Sampler
 from mulligan.models.columns import Cells, Columns
 from mulligan.models.heads import (
     category_log_prob,
+    gaussian_log_mass,
     gaussian_log_prob,
     gaussian_sample,
     logistic_log_prob,
@@ -110,6 +111,33 @@ class VAE(Sampler, Density, Bound):
     def log_likelihood(self, z: Float[Array, " q"], x: Float[Array, " d"], given: Array | None = None) -> Array:
         """log p(x|z) in nats, a scalar."""
         return self._log_likelihood(z, *self._valid(x), given)
+
+    def evidence_log_likelihood(
+        self, z: Float[Array, " q"], low: Float[Array, " d"], high: Float[Array, " d"]
+    ) -> Array:
+        """log p(evidence|z): each coordinate is known (low = high), lies between both ends, or is free (both infinite).
+
+        Given z the columns are independent, so free ones leave without a trace. An interval of a column with cells runs
+        over the cells of all its values, both ends' included.
+        """
+        columns, laws = self.columns, self.laws(z)
+        dense, cells, named = (_places(of) for of in (columns.continuous, columns.cells, columns.categories))
+        free = jnp.isneginf(low) & jnp.isposinf(high)
+        known = low == high
+        value = jnp.where(known, low, 0.0)
+        parts = [
+            jnp.where(
+                known[dense],
+                gaussian_log_prob(laws.densities, value[dense]),
+                gaussian_log_mass(laws.densities, low[dense], high[dense]),
+            ),
+            logistic_log_prob(
+                laws.probabilities, columns.interval(low[cells], high[cells]), columns.least_scale(z.dtype)
+            ),
+            category_log_prob(laws.logits, value[named]),
+        ]
+        said = [jnp.where(free[at], 0.0, part) for at, part in zip((dense, cells, named), parts) if part.size]
+        return sum((jnp.sum(part) for part in said), start=jnp.zeros((), z.dtype))
 
     def elbo(self, key: PRNGKeyArray, x: Float[Array, " d"], given: Array | None = None) -> Float[Array, ""]:
         """log p(x|z) at one z ~ q(z|x), minus KL(q(z|x)‖N(0, I)) in closed form: at most log p(x) in expectation."""

@@ -13,34 +13,24 @@ stated: draws weighed by N(z_o; known value, σ²) in standardised coordinates. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mulligan.core import Density, Sampler
-from mulligan.data.codec import Codec, fit_codec
-from mulligan.data.given import ConditionalCodec
-from mulligan.data.regions import Region, dequantisation, region_of
-from mulligan.data.table import Source, Table
+from mulligan.data.regions import Region, region_of
 from mulligan.errors import UsageError
-from mulligan.learners.expectation_maximisation import MixtureState
-from mulligan.learners.incomplete_rows import climb, incomplete_rows, mixture_step
-from mulligan.learners.seeding import seeded_state
-from mulligan.measures.likelihood import draw, point_log_prob, row_log_prob
-from mulligan.models.boxes import box_candidates
-from mulligan.models.incomplete import MixtureForm, marginal_log_prob, mixture_form
+from mulligan.measures.chains import summarise
+from mulligan.workbench.direct import directly, has_own_way
+from mulligan.workbench.latents import MOST_RHAT, generator_rows
+from mulligan.workbench.spaces import Space, finite, space_of
 
 if TYPE_CHECKING:
     from mulligan.workbench.fitted import Fitted
 
-PARTS = 12  # of the proposal
-PROPOSAL_DRAWS = 3000
-WIDE = 0.1  # share of the part that covers all draws with twice their standard deviation
-MOST_COORDINATES = 64
+ENOUGH = 200  # draws of the pool, that a row's weights are worth; below, a gan goes through its latent vectors
+GROUPS, GROUP, JUDGED = 4, 64, 4  # groups of draws that are compared, their size, and in how many rows
 CANDIDATES = 256  # a row, where many rows are completed; more if more draws are asked for
 MOVES = 8
-POOL = 20_000  # draws of a model without density
 OBSERVATION_NOISE = 0.1  # σ of that model's known cells, in standard deviations of the column
 _EXACT, _BOXED = "exact", "exact law, by weighted draws in the intervals"
 _IMPORTANCE = "importance resampling from a Gaussian mixture, then Metropolis moves"
@@ -64,105 +54,17 @@ class Weighted(NamedTuple):
     exact: bool
 
 
-@dataclass
-class Space:
-    """The R^d in which a fitted model is conditioned: ``codec``, and ``form``, the proposal, which for ``closed`` is the
-    model itself. ``pool`` are draws of a model that has no density."""
-
-    fitted: Fitted
-    codec: Codec
-    form: MixtureForm
-    closed: bool
-    pool: np.ndarray | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def log_density(self, points: np.ndarray) -> np.ndarray:
-        """log p of points (n, d) of the codec, float64 (n,); ``-inf`` where nothing is."""
-        model, codec = self.fitted.model, self.fitted.codec
-        if self.closed:
-            return marginal_log_prob(self.form, points, np.zeros(points.shape, bool))
-        if isinstance(codec, Codec):
-            return _finite(point_log_prob(model, points.astype(np.float32)))
-        values = self.codec.decode(points)
-        added = dequantisation(self.codec, points, values)
-        inside = np.isfinite(added)
-        log_p = np.full(len(points), -np.inf)
-        if inside.any():
-            rows = row_log_prob(model, codec.encode(values[inside]))
-            log_p[inside] = rows - added[inside]
-        return _finite(log_p)
-
-
-def space_of(fitted: Fitted, seed: int = 0) -> Space:
-    """Where a fitted model is conditioned; made once a model.
-
-    Raises UsageError for a model of p(others | given), for pictures and tables of more than 64 coordinates, and for a model
-    that cannot be drawn from.
-    """
-    if (kept := fitted.__dict__.get("_space")) is not None:
-        return kept
-    if isinstance(fitted.codec, ConditionalCodec):
-        why = f"It has p(other columns | {', '.join(fitted.given)}), not the law of all columns"
-        raise UsageError(f"{fitted.label} is conditional already", why=why, do="fit it without --given")
-    if not isinstance(fitted.model, Sampler):
-        raise UsageError(f"{fitted.label} cannot be drawn from, so no proposal can be learned")
-    form = mixture_form(fitted.model) if isinstance(fitted.codec, Codec) else None
-    closed = form is not None
-    space = Space(fitted, fitted.codec, form, True) if closed else _learned_space(fitted, seed)  # type: ignore[arg-type]
-    fitted.__dict__["_space"] = space
-    return space
-
-
-def _learned_space(fitted: Fitted, seed: int) -> Space:
-    density = isinstance(fitted.model, Density)
-    if fitted.codec.dim > MOST_COORDINATES:
-        why = "A Gaussian mixture is no proposal for so many: no weight would be worth anything"
-        raise UsageError(
-            f"{fitted.label} has {fitted.codec.dim} coordinates; expected at most {MOST_COORDINATES}", why=why
-        )
-    n = PROPOSAL_DRAWS if density else POOL
-    drawn = draw(fitted.model, n, seed + 7919)
-    rows = fitted.codec.decode(drawn)  # type: ignore[call-arg]
-    if isinstance(fitted.codec, Codec):
-        codec, points = fitted.codec, drawn.astype(np.float64)
-    else:
-        codec = fit_codec(Table(fitted.schema, rows, Source("draws")))
-        points = codec.encode(rows, 1).points[:, 0]
-    return Space(fitted, codec, proposal(points[:PROPOSAL_DRAWS]), False, None if density else points)
-
-
-def proposal(points: np.ndarray, parts: int = PARTS, seed: int = 0) -> MixtureForm:
-    """A Gaussian mixture fitted to points (n, d) by EM, with one wide part for the tails.
-
-    >>> proposal(np.random.default_rng(0).normal(size=(200, 2)), parts=2).means.shape
-    (3, 2)
-    """
-    points = points[np.isfinite(points).all(axis=1)]
-    parts = max(1, min(parts, len(points) // (10 * points.shape[1] + 10)))
-    seeded = seeded_state(points, parts, parts, np.random.default_rng(seed))
-    start = MixtureState(*(np.asarray(leaf, float) for leaf in seeded))  # type: ignore[arg-type]
-    rows = incomplete_rows(points)
-    found = climb(lambda state: mixture_step(state, rows, "full", 1e-4), start, 40, 1e-3).state
-    weights = np.append((1 - WIDE) * np.asarray(found.weights), WIDE)
-    d = points.shape[1]
-    whole = 4 * np.cov(points.T).reshape(d, d) + 1e-3 * np.eye(d)
-    means = np.concatenate([np.asarray(found.means), points.mean(axis=0)[None]])
-    factors = np.concatenate([np.asarray(found.choleskys), np.linalg.cholesky(whole)[None]])
-    return MixtureForm(np.log(np.maximum(weights, 1e-300)), means, factors)
-
-
 def weigh(space: Space, region: Region, draws: int, generator: np.random.Generator) -> Weighted:
     """``draws`` weighted points in the box of each row."""
     if space.pool is not None:
         return _neighbours(space.pool, region)
-    found = box_candidates(space.form, region.low, region.high, draws, generator)
+    found = space.candidates(region.low, region.high, draws, generator)
     log_w = found.log_weights + region.log_jacobian[:, None]
     if space.closed:
         return Weighted(found.points, log_w, bool(found.even.all()))
     flat = found.points.reshape(-1, found.points.shape[2])
-    log_q = marginal_log_prob(space.form, flat, np.zeros(flat.shape, bool))
-    ratio = (space.log_density(flat) - log_q).reshape(log_w.shape)
-    return Weighted(found.points, _finite(log_w + ratio), bool((region.low == region.high).all()))
+    ratio = (space.log_density(flat) - space.log_proposal(flat)).reshape(log_w.shape)
+    return Weighted(found.points, finite(log_w + ratio), bool((region.low == region.high).all()))
 
 
 def _neighbours(pool: np.ndarray, region: Region) -> Weighted:
@@ -229,9 +131,10 @@ def moved(
 
 
 def answer(
-    space: Space, region: Region, draws: int, candidates: int, moves: int, seed: int
+    space: Space, region: Region, draws: int, candidates: int, moves: int, seed: int, judge: bool = True
 ) -> tuple[np.ndarray, Weighted, str, dict[str, Any]]:
-    """Points (n, draws, d) of p(· | evidence), the weights they come from, the method's name and its diagnostics.
+    """Points (n, draws, d) of p(· | evidence), the weights they come from, the method's name and its diagnostics, R-hat of
+    groups of moved draws among them if ``judge``.
 
     Raises UsageError where a row's evidence has no weight at all.
     """
@@ -250,15 +153,56 @@ def answer(
     told: dict[str, Any] = {"effective_draws": float(ess.min()), "candidates": weighted.log_weights.shape[1]}
     points = resampled(weighted, draws, generator)
     if space.pool is not None:
-        told["note"] = f"known cells with a normal noise of {OBSERVATION_NOISE:g} standard deviations of their column"
-        return points, weighted, _NEIGHBOURS, told
+        note = f"known cells with a normal noise of {OBSERVATION_NOISE:g} standard deviations of their column"
+        poor = np.flatnonzero(ess < ENOUGH)
+        if space.latents is None or not len(poor):
+            return points, weighted, _NEIGHBOURS, {**told, "note": note}
+        drawn = generator_rows(
+            space.fitted.model,
+            region.low[poor],
+            region.high[poor],
+            (space.latents, space.pool),
+            OBSERVATION_NOISE,
+            draws,
+            seed,
+        )
+        points[poor] = drawn.values
+        return points, weighted, f"{drawn.method}, by an observation noise", {**told, **drawn.diagnostics, "note": note}
     if moves:
         points, told["acceptance"] = moved(space, region, points, weighted, moves, generator)
+        told |= judged(space, region, weighted, moves, generator) if judge else {}
     return points, weighted, _BOXED if space.closed else _IMPORTANCE, told
 
 
-def _finite(log_p: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(log_p) | (log_p == np.inf), -np.inf, log_p)
+def judged(
+    space: Space, region: Region, weighted: Weighted, moves: int, generator: np.random.Generator
+) -> dict[str, Any]:
+    """R-hat of four groups of moved draws, each from a quarter of the candidates of its own: the largest of a few rows.
+
+    Draws that the moves carry to one law from four starts agree; where a start still shows, they do not.
+    """
+    rows = np.linspace(0, len(region.low) - 1, min(JUDGED, len(region.low))).astype(int)
+    part = Region(*(leaf[rows] for leaf in region))
+    groups = []
+    for quarter in np.array_split(np.arange(weighted.log_weights.shape[1]), GROUPS):
+        some = Weighted(weighted.points[rows][:, quarter], weighted.log_weights[rows][:, quarter], False)
+        if not np.isfinite(some.log_weights.max(axis=1)).all():
+            return {"warning": "a quarter of the candidates has no weight: the groups of draws cannot be compared"}
+        groups.append(
+            moved(space, part, resampled(some, GROUP, generator), weighted_of(weighted, rows), moves, generator)[0]
+        )
+    worst = 1.0
+    for row in np.stack(groups, axis=1):
+        free = np.ptp(row, axis=(0, 1)) > 0
+        if free.any():
+            worst = max(worst, float(summarise(row[..., free], discrete=True).rhat.max()))
+    said = {"warning": f"groups of draws disagree: R-hat {worst:.2f}, above {MOST_RHAT}"} if worst >= MOST_RHAT else {}
+    return {"rhat": worst, **said}
+
+
+def weighted_of(weighted: Weighted, rows: np.ndarray) -> Weighted:
+    """The candidates of some rows."""
+    return Weighted(weighted.points[rows], weighted.log_weights[rows], weighted.exact)
 
 
 def complete(
@@ -286,10 +230,17 @@ def complete(
     rows = np.flatnonzero(unknown.any(axis=1))
     if not len(rows):
         return Completed(whole, _EXACT, {})
+    own = has_own_way(fitted, unknown[rows], ranges)
+    pieces, told, method = [], [], _EXACT
+    if own.any():
+        drawn = directly(fitted, values[rows[own]], ranges, draws, seed)
+        whole[:, rows[own]] = drawn.values.transpose(1, 0, 2)
+        rows, told, method = rows[~own], [drawn.diagnostics], drawn.method
+        if not len(rows):
+            return Completed(whole, method, drawn.diagnostics)
     space = space_of(fitted, seed)
     region = region_of(space.codec, values[rows], ranges)
     candidates = draws if space.closed else max(CANDIDATES, draws)
-    pieces, told, method = [], [], _EXACT
     size = max(1, 200_000 // max(candidates, len(space.pool) if space.pool is not None else 1))
     for at in np.array_split(np.arange(len(rows)), -(-len(rows) // size)):
         part = Region(*(leaf[at] for leaf in region))
@@ -306,10 +257,10 @@ def complete(
 
 
 def _worst(told: list[dict[str, Any]]) -> dict[str, Any]:
-    """The least of every number over the pieces."""
+    """The worst of every number over the pieces: of R-hat the greatest, of all else the least."""
     keys = {key for said in told for key in said}
     found: dict[str, Any] = {}
     for key in sorted(keys):
         entries = [said[key] for said in told if key in said]
-        found[key] = entries[0] if isinstance(entries[0], str) else min(entries)
+        found[key] = entries[0] if isinstance(entries[0], str) else max(entries) if key == "rhat" else min(entries)
     return found

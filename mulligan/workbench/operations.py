@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mulligan.core import Density
 from mulligan.data.evidence import Evidence, parse_evidence
 from mulligan.data.regions import Region, region_of
 from mulligan.data.table import ReadOptions, Source, Table
 from mulligan.errors import NoDensity, UsageError
 from mulligan.measures.likelihood import common_error, log_mean_exp
 from mulligan.measures.partition import pareto_k
+from mulligan.models.counted import CountedForm
+from mulligan.models.vae import VAE
 from mulligan.quantity import Kind, Quantity, none
-from mulligan.workbench.completion import CANDIDATES, MOVES, Space, Weighted, answer, effective, space_of, weigh
+from mulligan.workbench.completion import CANDIDATES, MOVES, Weighted, answer, effective, weigh
+from mulligan.workbench.decoded import within_ranges
+from mulligan.workbench.direct import directly, has_own_way
 from mulligan.workbench.sources import open_rows
+from mulligan.workbench.spaces import Space, closed_form, refuse_conditional, space_of
 
 if TYPE_CHECKING:
     from mulligan.workbench.fitted import Fitted
@@ -38,29 +44,28 @@ class Conditioned:
     """p(free columns | evidence) of a fitted model; made by ``condition``.
 
     ``log_evidence`` is log P(evidence) with its kind and error, ``method`` how draws are made, ``diagnostics`` what that
-    says of itself.
+    says of itself. ``region`` is the evidence as a box; None for a family that has a way of its own.
     """
 
     fitted: Fitted
     evidence: Evidence
-    space: Space
-    region: Region
     log_evidence: Quantity
     method: str
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    region: Region | None = None
 
     def sample(self, n: int = 1, seed: int = 0) -> Table:
         """n whole rows, the evidence's columns at their values. UsageError for an n that is no whole number from 1."""
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise UsageError(f"n is {n!r}; expected a whole number from 1")
-        points, *_ = answer(self.space, self.region, int(n), max(MOST, 2 * int(n)), MOVES, seed)
-        values = self.space.codec.decode(points[0])
-        schema = self.fitted.schema
-        for j, name in enumerate(schema.names):
-            if name in self.evidence.exact:
-                values[:, j] = self.evidence.exact[name]
-            elif name in self.evidence.ranges:  # a point on the edge of a cell may be the next one's
-                values[:, j] = np.clip(values[:, j], *self.evidence.ranges[name])
+        schema, known = self.fitted.schema, self.evidence.values(self.fitted.schema)
+        if self.region is None:
+            values = directly(self.fitted, known, self.evidence.ranges, int(n), seed).values[0]
+        else:
+            space = space_of(self.fitted)
+            points, *_ = answer(space, self.region, int(n), max(MOST, 2 * int(n)), MOVES, seed, judge=False)
+            values = within_ranges(schema, space.codec.decode(points[0]), self.evidence.ranges)
+            values = np.where(np.isnan(known), values, known)
         return Table(schema, values, Source(f"samples of {self.fitted.label} given evidence"))
 
     def log_prob(self, rows: Any) -> np.ndarray:
@@ -75,7 +80,7 @@ class Conditioned:
     @property
     def log_prob_kind(self) -> Kind:
         """How ``log_prob`` is known: exact where both log p(row) and log P(evidence) are."""
-        kinds = {self.log_evidence.kind, _joint_kind(self.fitted, self.space)}
+        kinds = {self.log_evidence.kind, _joint_kind(self.fitted)}
         return next(kind for kind in ("none", "estimate", "lower bound", "numeric", "exact") if kind in kinds)
 
 
@@ -96,15 +101,34 @@ def condition(
     found = parse_evidence(evidence, fitted.schema)
     if not found.columns:
         raise UsageError("no evidence is given", do='"age>40", "species=Adelie" or "1<=x<2"')
+    refuse_conditional(fitted)
+    values = found.values(fitted.schema)
+    if has_own_way(fitted, np.isnan(values), found.ranges).all():
+        return _condition_directly(fitted, found, draws, seed)
     space = space_of(fitted, seed)
-    region = region_of(space.codec, found.values(fitted.schema), found.ranges)
+    region = region_of(space.codec, values, found.ranges)
     _, weighted, method, told = answer(space, region, 1, draws, MOVES, seed)
     quantity = _log_mean(fitted, space, weighted)
     if not space.closed and space.pool is None:
         told["pareto_k"] = float(pareto_k(weighted.log_weights[0]))
         if told["pareto_k"] > HEAVY:
-            told["warning"] = f"heavy weights: Pareto k {told['pareto_k']:.2f} > {HEAVY}: errors are not known"
-    return Conditioned(fitted, found, space, region, quantity, method, told)
+            heavy = f"heavy weights: Pareto k {told['pareto_k']:.2f} > {HEAVY}: errors are not known"
+            told["warning"] = "; ".join([heavy, *([told["warning"]] if "warning" in told else [])])
+    return Conditioned(fitted, found, quantity, method, told, region)
+
+
+def _condition_directly(fitted: Fitted, evidence: Evidence, draws: int, seed: int) -> Conditioned:
+    """By the family's own way."""
+    many = draws if isinstance(fitted.model, VAE) else 0
+    found = directly(fitted, evidence.values(fitted.schema), evidence.ranges, many, seed)
+    value, stderr = float(found.log_evidence[0]), float(found.stderr[0])
+    if found.method == "exact":
+        kind: Kind = fitted.log_prob_kind
+        quantity = Quantity(value, kind, value, value, stderr=0.0, n=None, unit="nats")
+    else:
+        ends = value - 1.96 * stderr, value + 1.96 * stderr
+        quantity = Quantity(value, "estimate", *ends, stderr, unit="nats", note=found.method)
+    return Conditioned(fitted, evidence, quantity, found.method, found.diagnostics)
 
 
 def _log_mean(fitted: Fitted, space: Space, weighted: Weighted) -> Quantity:
@@ -127,12 +151,21 @@ def row_terms(fitted: Fitted, values: np.ndarray, seed: int = 0) -> tuple[np.nda
     Raises NoDensity for a family without.
     """
     unknown = np.isnan(values)
-    space = space_of(fitted, seed)
-    if space.pool is not None:
+    refuse_conditional(fitted)
+    if not isinstance(fitted.model, Density):
         raise NoDensity(f"{fitted.label} has no log density, so it cannot score rows", do="mulligan families")
-    if not space.closed and not unknown.any():
+    if not unknown.any() and closed_form(fitted) is None:
         return fitted.row_likelihood(Table(fitted.schema, values, Source("rows"))).log_prob, np.zeros(len(values))
     log_p, error = np.empty(len(values)), np.zeros(len(values))
+    own = has_own_way(fitted, unknown)
+    if own.any():
+        rest = np.flatnonzero(~own)
+        drawn = directly(fitted, values[own], None, 0, seed)
+        log_p[own], error[own] = drawn.log_evidence, drawn.stderr
+        if len(rest):
+            log_p[rest], error[rest] = row_terms(fitted, values[rest], seed)
+        return log_p, error
+    space = space_of(fitted, seed)
     draws = CANDIDATES if space.closed else ROW_CANDIDATES
     for at in np.array_split(np.arange(len(values)), max(1, -(-len(values) * draws // 200_000))):
         if not len(at):
@@ -145,14 +178,11 @@ def row_terms(fitted: Fitted, values: np.ndarray, seed: int = 0) -> tuple[np.nda
     return log_p, np.where(error < 1e-7, 0.0, error)
 
 
-def _joint_kind(fitted: Fitted, space: Space) -> Kind:
-    return (
-        "exact"
-        if space.closed and not fitted.codec.dequantises
-        else "estimate"
-        if space.closed
-        else fitted.log_prob_kind
-    )
+def _joint_kind(fitted: Fitted) -> Kind:
+    form = closed_form(fitted)
+    if form is None:
+        return fitted.log_prob_kind
+    return "exact" if isinstance(form, CountedForm) or not fitted.codec.dequantises else "estimate"
 
 
 @dataclass(frozen=True)
