@@ -138,7 +138,7 @@ def test_scores_of_the_bandwidth_search():
     select = Encoded(x[:, None, :].astype(np.float64), np.zeros((512, 1)))
     widths = [0.5 * float(model.bandwidth), float(model.bandwidth)]
     centres, factor = np.asarray(model.whitened), np.asarray(model.cholesky, np.float64)
-    found = _scores(select, centres, factor, widths)
+    found = _scores(select, centres, factor, None, None, widths)
     narrow = kernel_twin(centres, factor, widths[0], x)
     np.testing.assert_allclose(found, [narrow.mean(), truth.mean()], atol=1e-4)
 
