@@ -81,6 +81,9 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
 }
 STEPS = {  # of the trainings: an interval is about the model that is there, good or not
+    "autoregressive": 200,
+    "flow": 200,
+    "energy": 200,
     "logistic-mixture": 200,
     "vae": 300,
     "gan": 300,

@@ -5,7 +5,7 @@ A split of a setting of these kinds gives at most five quantities:
   trained      two small trainings (continuous flow, diffusion, VAE, GAN, logistic mixture) on moons
     log p             as above; truth by quadrature in the plane of the law, log p by its finer twin where it is numeric
     bound             a VAE's IWAE; truth: E log p by quadrature over the latent unit
-    bound's mean      a diffusion's variational bound; truth: its mean over 20 000 fresh rows, one-sided
+    bound's mean      a diffusion's variational bound; truth: its mean over 8 000 fresh rows, one-sided
     bracket           E log p of a VAE's own rows, by annealing both ways; truth: the same by quadrature
     share             of a GAN's draws on one side of a line; truth: that of 200 000 draws
     AUC of itself     two sets of a model's draws against each other; truth 1/2
@@ -55,7 +55,7 @@ from mulligan.workbench.preparation import Prepared
 
 SIDE = 160  # points on each axis of the plane of a model
 DRAWS = 1000
-FRESH = 20_000
+FRESH = 8000
 MANY = 200_000
 
 
