@@ -55,6 +55,7 @@ from mulligan.workbench.talk import Talk
 TRUTH_ROWS = 300_000  # where quadrature cannot be had: 1/15 of the stated error and less
 TRUTH_SEED, GAP_SEED, AUC_SEED = 900_000_001, 300_000_000, 600_000_000
 GAP_ROWS, SAMPLES = 800, 1000
+SPLITS = 352  # 32 of each setting
 OPTIONS: dict[str, dict[str, str]] = {
     "gaussian": {},
     "mixture": {"parts": "8", "covariance": "full", "restarts": "1"},
@@ -337,20 +338,34 @@ def fresh_gap(setting: Setting, fitted: Fitted, split: int) -> Quantity:
 # --- all splits --------------------------------------------------------------------------------------------------------
 
 
-def claims_of(setting: Setting, splits: Iterable[int]) -> list[Claim]:
-    """All claims of these splits of one setting; runs in a worker."""
-    return [claim for split in splits for claim in claims_of_split(setting, split)]
+def claims_of(splits: Iterable[int], until: float) -> list[Claim]:
+    """All claims of these splits, whole rounds of settings until the clock says ``until``; runs in a worker."""
+    found: list[Claim] = []
+    for split in splits:
+        if split % len(SETTINGS) == 0 and time.time() > until:
+            break
+        found += claims_of_split(SETTINGS[split % len(SETTINGS)], split)
+    return found
 
 
-def measure(splits: int, workers: int) -> list[Claim]:
-    """``splits`` splits, shared evenly by the settings; the result does not depend on the number of workers."""
-    jobs = {setting: range(i, splits, len(SETTINGS)) for i, setting in enumerate(SETTINGS)}
+def measure(splits: int, workers: int, minutes: float) -> list[Claim]:
+    """``splits`` splits, the settings in turn; the result does not depend on the number of workers.
+
+    After so many minutes a worker ends with the round of settings that it is in, and fewer splits are had.
+    """
+    rounds, until = -(-splits // len(SETTINGS)), time.time() + 60 * minutes
+    jobs = [
+        [i for turn in range(worker, rounds, workers) for i in _round(turn) if i < splits] for worker in range(workers)
+    ]
     if workers == 1:
-        return [claim for setting, numbers in jobs.items() for claim in claims_of(setting, numbers)]
+        return claims_of(jobs[0], until)
     # spawn, not fork: a forked JAX hangs
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(claims_of, jobs.keys(), jobs.values()))
-    return [claim for claims in found for claim in claims]
+        return [claim for claims in pool.map(claims_of, jobs, [until] * workers) for claim in claims]
+
+
+def _round(turn: int) -> range:
+    return range(turn * len(SETTINGS), (turn + 1) * len(SETTINGS))
 
 
 def coverage_of(claims: list[Claim]) -> Coverage:
@@ -436,12 +451,13 @@ def _markdown_line(entry: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Coverage of the stated intervals on laws known exactly.")
-    parser.add_argument("--splits", type=int, default=160)
+    parser.add_argument("--splits", type=int, default=SPLITS)
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which no further round of settings begins")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent / "results" / "calibration.md")
     given = parser.parse_args()
     began = time.perf_counter()
-    claims = measure(given.splits, given.workers)
+    claims = measure(given.splits, given.workers, given.minutes)
     facts = {
         "quantities": len(claims),
         "splits": len({claim.split for claim in claims}),

@@ -36,8 +36,8 @@ def integral_of_model(model: Any, seed: int = 0, points: int = POINTS) -> Quanti
     >>> import jax.numpy as jnp
     >>> from mulligan.targets.gaussian import Gaussian
     >>> found = integral_of_model(Gaussian(jnp.zeros(2), jnp.eye(2)))
-    >>> found.low < 1 < found.high and found.stderr < 0.02
-    True
+    >>> complaints(found), found.stderr < 0.03
+    ([], True)
     """
     drawn = draw(model, CENTRES, seed + 104_729)
     if drawn.shape[1] > MOST_COORDINATES:
