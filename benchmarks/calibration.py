@@ -11,6 +11,8 @@ most five of the quantities that a scorecard would show are compared with their 
   bound         low end of a dequantised log P                truth: E log P_model(row), one-sided
   bound's mean  the same end                                  truth: E of the bound itself, one-sided (sharper)
 
+``calibration_more`` adds the families that are trained at length, and what a fitted law answers.
+
 Run: python -m benchmarks.calibration [--splits N] [-o results/calibration.md]
 """
 
@@ -31,7 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mulligan.catalog import FAMILIES
+from mulligan.catalog import find_family
 from mulligan.data.codec import Codec, Encoded
 from mulligan.data.table import Column, Schema, Source, Table
 from mulligan.measures.calibration import Coverage
@@ -51,9 +53,9 @@ from mulligan.workbench.sources import open_table
 from mulligan.workbench.talk import Talk
 
 TRUTH_ROWS = 300_000  # where quadrature cannot be had: 1/15 of the stated error and less
-GRID = 200  # points on each axis of the plane
 TRUTH_SEED, GAP_SEED, AUC_SEED = 900_000_001, 300_000_000, 600_000_000
 GAP_ROWS, SAMPLES = 800, 1000
+SPLITS = 352  # 32 of each setting
 OPTIONS: dict[str, dict[str, str]] = {
     "gaussian": {},
     "mixture": {"parts": "8", "covariance": "full", "restarts": "1"},
@@ -64,6 +66,31 @@ OPTIONS: dict[str, dict[str, str]] = {
     "flow": {"layers": "2", "width": "16", "bins": "8"},
     "energy": {"width": "32", "depth": "2"},
     "boltzmann": {"hidden": "6"},
+    "logistic-mixture": {"parts": "8"},
+    "vae": {"latent": "1", "width": "16", "depth": "1", "draws": "20"},
+    "gan": {"width": "16", "depth": "1"},
+    "continuous-flow": {"width": "24", "depth": "2", "frequencies": "8", "solver": "rk4", "solver_steps": "12"},
+    "diffusion:score": {"width": "24", "depth": "2", "frequencies": "8", "solver": "bound", "members": "1"},
+    "diffusion:ddpm": {
+        "width": "24",
+        "depth": "2",
+        "frequencies": "8",
+        "solver": "heun",
+        "solver_steps": "24",
+        "sampler_steps": "20",
+        "members": "1",
+    },
+}
+STEPS = {  # of the trainings: an interval is about the model that is there, good or not
+    "autoregressive": 200,
+    "flow": 200,
+    "energy": 200,
+    "logistic-mixture": 200,
+    "vae": 300,
+    "gan": 300,
+    "continuous-flow": 300,
+    "diffusion:score": 300,
+    "diffusion:ddpm": 300,
 }
 
 
@@ -77,11 +104,15 @@ class Setting:
     families: tuple[str, ...]
     step: float | None = None  # rows rounded to this grid: a bound for every family
     copies: int = 1  # each row so often: the errors must go over clusters
+    form: str = ""  # of ``calibration_more``; empty: the quantities of a scorecard
+    grid: int = 200  # points on each axis of the plane
 
 
 PLANE = ("gaussian", "mixture", "kde", "histogram")
 LEARNED = ("autoregressive", "flow")
 TILTED = ("energy",)
+TRAINED = ("continuous-flow", "diffusion:score", "vae", "gan", "logistic-mixture", "diffusion:ddpm")
+ANSWERING = ("mixture", "flow", "gaussian", "kde", "autoregressive", "logistic-mixture")
 SETTINGS = (
     Setting("eight-gaussians", "eight-gaussians", 2000, (*PLANE, *LEARNED, *TILTED)),
     Setting("moons", "moons", 1000, PLANE),
@@ -91,6 +122,9 @@ SETTINGS = (
     Setting("ising-3x3", "ising-3x3", 1000, ("gaussian", "mixture", "factor", *LEARNED, "boltzmann")),
     Setting("moons, rounded to 0.2", "moons", 1000, ("gaussian", "mixture", "histogram"), step=0.2),
     Setting("banana, each row 3 times", "banana", 1200, PLANE, copies=3),
+    Setting("moons, trained", "moons", 1000, TRAINED, form="trained", grid=90),
+    Setting("moons, answers", "moons", 1000, ANSWERING, form="operations"),
+    Setting("normal laws", None, 500, ("gaussian",), form="normal"),
 )
 
 
@@ -177,7 +211,7 @@ def truth_of(setting: Setting, smooth: bool) -> Truth:
         return Truth(values, counts / TRUTH_ROWS, None, 0.0, TRUTH_ROWS)
     if smooth and known.dim == 2:
         margin = 0.2 * np.ptp(values, axis=0)
-        axes = [np.linspace(a, b, GRID) for a, b in zip(values.min(0) - margin, values.max(0) + margin)]
+        axes = [np.linspace(a, b, setting.grid) for a, b in zip(values.min(0) - margin, values.max(0) + margin)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
         weights = np.exp(log_prob_float64(known, grid)) * np.prod([axis[1] - axis[0] for axis in axes])
         assert abs(weights.sum() - 1) < 1e-5, f"the grid holds {weights.sum()} of {setting.name}"
@@ -230,26 +264,29 @@ class Salted(Codec):
         return super().encode(values, draws, salt + 7_000_000 + self.split)
 
 
-def fit_three(setting: Setting, split: int) -> tuple[Prepared, list[Fitted]]:
-    """A fresh table, its split, and three of the setting's families, in turn."""
+def fit_some(setting: Setting, split: int, some: int = 3) -> tuple[Prepared, list[Fitted]]:
+    """A fresh table, its split, and some of the setting's families, in turn."""
     prepared = prepare(table_of(setting, split), split)
     turn, count = split // len(SETTINGS), len(setting.families)
     fits = []
-    for name in [setting.families[(turn + offset) % count] for offset in range(3)]:
-        entry = FAMILIES[name]
+    for name in [setting.families[(turn + offset) % count] for offset in range(some)]:
+        entry, variant = find_family(name)
         options = entry.parse_options(OPTIONS[name])
-        work = partial(
-            fit_prepared, prepared, entry, None, options, seed=split, effort="quick", budget=None, steps=None
-        )
-        fitted = work(talk=Talk())[0]
-        fitted.codec = Salted(fitted.codec.schema, fitted.codec.parts, split)
+        work = partial(fit_prepared, prepared, entry, variant, options, seed=split, effort="quick", budget=None)
+        fitted = work(talk=Talk(), steps=STEPS.get(name))[0]
+        if isinstance(fitted.codec, Codec):
+            fitted.codec = Salted(fitted.codec.schema, fitted.codec.parts, split)
         fits.append(fitted)
     return prepared, fits
 
 
 def claims_of_split(setting: Setting, split: int, auc: bool = True) -> list[Claim]:
     """At most five quantities of one split, with their truths."""
-    prepared, fits = fit_three(setting, split)
+    if setting.form:
+        from benchmarks.calibration_more import KINDS
+
+        return list(KINDS[setting.form](setting, split))
+    prepared, fits = fit_some(setting, split)
     test = prepared.read_test("calibration")
     means = [expectation(setting, fitted, log_prob_rows) for fitted in fits]
     claims: list[Claim] = []
@@ -260,12 +297,14 @@ def claims_of_split(setting: Setting, split: int, auc: bool = True) -> list[Clai
     first, second, third = fits
     if first.codec.dequantises:
         add(first.family, "bound", first.evaluate(test), *expectation(setting, first, true_log_prob_rows))
-        add(second.family, "bound's mean", second.evaluate(test), *means[1])
+        name = "bound's mean" if second.codec.dequantises else "log p"  # some families give probabilities
+        add(second.family, name, second.evaluate(test), *means[1])
     else:
         add(first.family, "log p", first.evaluate(test), *means[0])
         holes = law(setting.law).holes if setting.law else None
         if holes is None:
-            add(second.family, "log p", second.evaluate(test), *means[1])
+            name = "bound's mean" if second.codec.dequantises else "log p"
+            add(second.family, name, second.evaluate(test), *means[1])
         elif second.family != "histogram":  # quadrature in a disc wants a smooth density
             centre = holes.centres[(split // len(SETTINGS)) % len(holes.centres)]
             inside = np.linalg.norm(second.sample(SAMPLES, split).values - centre, axis=1) <= holes.radius
@@ -299,20 +338,34 @@ def fresh_gap(setting: Setting, fitted: Fitted, split: int) -> Quantity:
 # --- all splits --------------------------------------------------------------------------------------------------------
 
 
-def claims_of(setting: Setting, splits: Iterable[int]) -> list[Claim]:
-    """All claims of these splits of one setting; runs in a worker."""
-    return [claim for split in splits for claim in claims_of_split(setting, split)]
+def claims_of(splits: Iterable[int], until: float) -> list[Claim]:
+    """All claims of these splits, whole rounds of settings until the clock says ``until``; runs in a worker."""
+    found: list[Claim] = []
+    for split in splits:
+        if split % len(SETTINGS) == 0 and time.time() > until:
+            break
+        found += claims_of_split(SETTINGS[split % len(SETTINGS)], split)
+    return found
 
 
-def measure(splits: int, workers: int) -> list[Claim]:
-    """``splits`` splits, shared evenly by the settings; the result does not depend on the number of workers."""
-    jobs = {setting: range(i, splits, len(SETTINGS)) for i, setting in enumerate(SETTINGS)}
+def measure(splits: int, workers: int, minutes: float) -> list[Claim]:
+    """``splits`` splits, the settings in turn; the result does not depend on the number of workers.
+
+    After so many minutes a worker ends with the round of settings that it is in, and fewer splits are had.
+    """
+    rounds, until = -(-splits // len(SETTINGS)), time.time() + 60 * minutes
+    jobs = [
+        [i for turn in range(worker, rounds, workers) for i in _round(turn) if i < splits] for worker in range(workers)
+    ]
     if workers == 1:
-        return [claim for setting, numbers in jobs.items() for claim in claims_of(setting, numbers)]
+        return claims_of(jobs[0], until)
     # spawn, not fork: a forked JAX hangs
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(claims_of, jobs.keys(), jobs.values()))
-    return [claim for claims in found for claim in claims]
+        return [claim for claims in pool.map(claims_of, jobs, [until] * workers) for claim in claims]
+
+
+def _round(turn: int) -> range:
+    return range(turn * len(SETTINGS), (turn + 1) * len(SETTINGS))
 
 
 def coverage_of(claims: list[Claim]) -> Coverage:
@@ -398,12 +451,13 @@ def _markdown_line(entry: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Coverage of the stated intervals on laws known exactly.")
-    parser.add_argument("--splits", type=int, default=160)
+    parser.add_argument("--splits", type=int, default=SPLITS)
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which no further round of settings begins")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent / "results" / "calibration.md")
     given = parser.parse_args()
     began = time.perf_counter()
-    claims = measure(given.splits, given.workers)
+    claims = measure(given.splits, given.workers, given.minutes)
     facts = {
         "quantities": len(claims),
         "splits": len({claim.split for claim in claims}),

@@ -19,11 +19,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from mulligan.intervals import reaches
+
 Kind = Literal["exact", "numeric", "lower bound", "upper bound", "bracket", "estimate", "none"]
 KINDS: tuple[str, ...] = get_args(Kind)
 LEVEL = 0.95
-LEAST_FOR_SKEWNESS = 10  # clusters below which a skewness is itself mostly noise
-MOST_SKEWNESS = 0.4  # of γ/√G
 _Z95, _Z975 = 1.6448536269514722, 1.959963984540054
 
 
@@ -146,7 +146,8 @@ def mean_of_rows(
     value = (1/n) Σ v_i and stderr = √(G/(G−1) · Σ_g (Σ_{i∈g} (v_i − v̄))²)/n over the G clusters (rows that are equal,
     or share a group, are one draw; without ``clusters`` each row is its own and this is sd/√n). The interval is Student's
     t_{G−1}(.975)·stderr to either side (for a bound t_{G−1}(.95) to one), from 10 clusters on with Hall's correction for
-    skewness (Hall 1992): log p has a long lower tail, and a symmetric interval would miss the truth below too often.
+    skewness (Hall 1992): log p has a long lower tail, and a symmetric interval would miss the truth below too often. Where
+    that tail is heavy a generalised Pareto model of it may move the end farther (``intervals``).
 
     What the computation adds is stated apart: ``method_low`` and ``method_high`` are ends that it cannot pass (they move
     the interval's ends), ``method_stderr`` is a standard error of the mean due to randomness shared by rows (it adds in
@@ -181,7 +182,7 @@ def mean_of_rows(
         method_low, method_high = mean - _Z975 * method_stderr, mean + _Z975 * method_stderr
     one_sided = kind in ("lower bound", "upper bound")
     level = LEVEL if one_sided else 0.5 + LEVEL / 2
-    down, up = _reaches(residuals, level)
+    down, up = reaches(residuals, level)
     noise = (_Z95 if one_sided else _Z975) * method_stderr
     low = None if kind == "upper bound" else start - math.hypot(down * stderr, noise)
     high = None if kind == "lower bound" else end + math.hypot(up * stderr, noise)
@@ -267,35 +268,6 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _reaches(residuals: np.ndarray, level: float) -> tuple[float, float]:
-    """How many standard errors the interval reaches down and up: Student's t, corrected for skewness γ.
-
-    With T the studentised mean and u = γ/√G, g(T) = ((1 + uT/3)³ − 1)/u + u/6 is Student's to higher order (Hall 1992), so
-    the ends of T are g⁻¹(±t). u is held within ±0.4: beyond that a few rows decide, the expansion no longer holds, and
-    wider intervals were seen to cover no more (log-normal rows, 30 to 500 of them).
-    """
-    groups = residuals.size
-    t = _student_quantile(level, groups - 1)
-    spread = float(np.mean(residuals**2))
-    if groups < LEAST_FOR_SKEWNESS or spread <= 0:
-        return t, t
-    u = float(np.mean(residuals**3)) / spread**1.5 / math.sqrt(groups)
-    u = max(-MOST_SKEWNESS, min(MOST_SKEWNESS, u))
-    if abs(u) < 1e-6:
-        return t, t
-
-    def inverse(y: float) -> float:
-        return 3 / u * (math.cbrt(1 + u * (y - u / 6)) - 1)
-
-    return inverse(t), -inverse(-t)
-
-
-def _student_quantile(level: float, freedom: int) -> float:
-    from scipy.special import stdtrit  # 60 ms: only when a number is made
-
-    return float(stdtrit(freedom, level))
 
 
 def _digits(stderr: float | None) -> int:

@@ -9,8 +9,10 @@ Jacobians in float64. Rows are scored in blocks padded to one size, so there is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from itertools import repeat
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +27,8 @@ from mulligan.loop import compile_small
 from mulligan.models.incomplete import marginal_log_prob, mixture_form
 
 BLOCK = 1024
+SHARED_FROM = 8  # blocks from which threads share them
+MOST_THREADS = 4  # a few large cores' worth: above that, blocks wait for memory
 
 
 class RowLikelihood(NamedTuple):
@@ -149,13 +153,22 @@ def in_blocks(
 ) -> np.ndarray:
     """Apply a compiled function of (size, d) to any number of rows; the last block is padded with its own last row.
 
-    ``others`` are further arrays with a leading axis of rows, cut in the same way; None is handed on.
+    ``others`` are further arrays with a leading axis of rows, cut in the same way; None is handed on. Many blocks are
+    shared by threads; the result does not depend on how many.
     """
     cut = [_blocks(other, size) if other is not None else repeat((None, 0)) for other in others]
-    pieces = [
-        np.asarray(function(block, *(other for other, _ in rest)))[:kept]
-        for (block, kept), *rest in zip(_blocks(points, size), *cut)
-    ]
+
+    def one(parts: tuple[tuple[Any, int], ...]) -> np.ndarray:
+        (block, kept), *rest = parts
+        return np.asarray(function(block, *(other for other, _ in rest)))[:kept]
+
+    blocks = zip(_blocks(points, size), *cut)
+    pieces = [one(parts) for parts in islice(blocks, 1)]  # compiles, once
+    if len(points) < SHARED_FROM * size:
+        pieces += map(one, blocks)
+    else:  # a program of one block keeps one core busy; XLA lets Python's lock go
+        with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+            pieces += pool.map(one, blocks)
     return np.concatenate(pieces).astype(np.float64) if pieces else np.zeros(0)
 
 

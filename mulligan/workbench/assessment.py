@@ -10,11 +10,13 @@ import numpy as np
 from mulligan.catalog import FAMILIES
 from mulligan.core import Density, Sampler
 from mulligan.data.codec import SCORING_DRAWS
+from mulligan.data.grid import has_cells
 from mulligan.data.table import Table
 from mulligan.families.recipe import Outcome
 from mulligan.measures.coverage import holes_found
 from mulligan.measures.distances import two_sample_auc
 from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error, row_likelihood
+from mulligan.measures.normalisation import MOST_COORDINATES, complaints, integral_of_model
 from mulligan.quantity import Quantity, bits_per_dimension, difference_kind, mean_of_rows, none
 from mulligan.workbench.anomaly import keep_scores, p_value_check
 from mulligan.workbench.fitted import Fitted
@@ -69,7 +71,7 @@ def assess(
         "compile_seconds": timing.compile_seconds,
         "steps": outcome.steps,
         "sample_seconds_per_1000": sample_seconds,
-        "health": [*outcome.health, *_heavy(terms)],
+        "health": [*outcome.health, *_heavy(terms), *_not_normalised(fitted, draws is not None, seed)],
         "status": "ok",
         "reason": None,
         "select_log_prob": select_score,
@@ -179,6 +181,17 @@ def _heavy(terms: RowLikelihood | None) -> list[str]:
     return [
         f"one test row (log p {worst:.1f}) makes {100 * share:.0f} % of the variance: the interval may claim too much"
     ]
+
+
+def _not_normalised(fitted: Fitted, sampler: bool, seed: int) -> list[str]:
+    """A sentence where a density of few continuous columns does not integrate to 1 (a bound: to more)."""
+    model, codec = fitted.model, fitted.codec
+    if not isinstance(model, Density) or not sampler or fitted.given or codec.dim > MOST_COORDINATES:
+        return []
+    if any(has_cells(column) for column in codec.schema.modelled):
+        return []  # log p of a row is then no density of R^d
+    bound = fitted.log_prob_kind == "lower bound"
+    return complaints(integral_of_model(model, seed), bound)
 
 
 def _holes(table: Table, draws: Table) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ MODULES = [
 # Imports point downward only; a line is one layer, and layers of one line may not import each other unless named so.
 LAYERS = [
     ("errors",),
-    ("entries",),
+    ("entries", "intervals"),
     ("catalog", "quantity", "cache", "compilations"),
     ("data",),
     ("report",),

@@ -8,6 +8,7 @@ scores rows is held here to NumPy, at the sizes and through the function that th
 from __future__ import annotations
 
 import math
+import time
 
 import equinox as eqx
 import jax
@@ -21,6 +22,7 @@ from mulligan.data.codec import Encoded
 from mulligan.data.native import fit_native_codec
 from mulligan.data.table import Column, Schema, Source, Table
 from mulligan.families.kde import _scores
+from mulligan.measures import likelihood
 from mulligan.measures.likelihood import point_log_prob
 from mulligan.models.autoregressive import make_autoregressive
 from mulligan.models.columns import columns_of
@@ -138,7 +140,7 @@ def test_scores_of_the_bandwidth_search():
     select = Encoded(x[:, None, :].astype(np.float64), np.zeros((512, 1)))
     widths = [0.5 * float(model.bandwidth), float(model.bandwidth)]
     centres, factor = np.asarray(model.whitened), np.asarray(model.cholesky, np.float64)
-    found = _scores(select, centres, factor, widths)
+    found = _scores(select, centres, factor, None, None, widths)
     narrow = kernel_twin(centres, factor, widths[0], x)
     np.testing.assert_allclose(found, [narrow.mean(), truth.mean()], atol=1e-4)
 
@@ -287,3 +289,17 @@ def test_a_model_that_is_a_little_off_is_seen():
     rng = np.random.default_rng(0)
     mean, factor, x = float32(rng.normal(size=2), factors(rng, 1, 2)[0], rng.normal(size=(ROWS, 2)))
     assert error(Gaussian(mean, 1.001 * factor), x, log_normal(x, mean, factor)) > 5e-4
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_shared_by_threads_come_back_in_order(threads, monkeypatch):
+    monkeypatch.setattr(likelihood, "MOST_THREADS", threads)
+    points, weights = np.arange(190.0).reshape(95, 2), np.arange(95.0)
+
+    def slow_first(block, weight):
+        time.sleep(0.02 if block[0, 0] == 20 else 0.0)  # the second block, the first that threads take
+        return block.sum(1) * weight
+
+    found = likelihood.in_blocks(slow_first, points, weights, size=10)
+    np.testing.assert_array_equal(found, points.sum(1) * weights)
+    assert len(points) >= likelihood.SHARED_FROM * 10

@@ -8,9 +8,11 @@ import math
 
 import numpy as np
 import pytest
-from saboteurs.intervals import twins
+from saboteurs.intervals import tail_forgotten, twins
 from scipy.stats import binomtest, t
 
+from mulligan.intervals import tail_reach
+from mulligan.measures.calibration import coverage, overlaps
 from mulligan.quantity import (
     KINDS,
     Quantity,
@@ -273,3 +275,40 @@ def test_saboteur_symmetric_interval_of_skewed_rows(seed):
 def test_one_row_that_decides_does_not_blow_the_interval_up():
     q = mean_of_rows(np.array([0.0] * 49 + [-100.0]), "exact")
     assert (q.value - q.low) / q.stderr < 4 and (q.high - q.value) / q.stderr > 1
+
+
+# --- rows with a heavy tail -------------------------------------------------------------------------------------------
+
+
+def heavy_coverage(interval, seed):
+    """Coverage of the mean −1/0.8 of 100 rows −Pareto(1.8), which have no variance, and its 1 − 1e-4 interval."""
+    generator = np.random.default_rng(seed)
+    return coverage(
+        np.array([interval(-generator.pareto(1.8, 100), "exact").contains(-1.25) for _ in range(1200)]), level=1 - 1e-4
+    )
+
+
+def test_intervals_of_heavy_tailed_rows_are_true(seed):
+    found = heavy_coverage(mean_of_rows, seed)
+    assert overlaps(found), f"{found}, {found.low:.3f} to {found.high:.3f}"
+
+
+def test_saboteur_tail_forgotten(seed):
+    found = heavy_coverage(tail_forgotten, seed)
+    assert not overlaps(found), f"{found}, {found.low:.3f} to {found.high:.3f}"
+
+
+def test_the_tail_moves_one_end_and_only_where_it_is_heavy():
+    generator = np.random.default_rng(0)
+    heavy, light = generator.pareto(1.8, 100), generator.normal(size=100)
+    right, plain = mean_of_rows(heavy, "exact"), tail_forgotten(heavy)
+    assert right.low == plain.low and right.high > plain.high
+    mirror = mean_of_rows(-heavy, "exact")
+    assert (mirror.low, mirror.high) == pytest.approx((-right.high, -right.low), rel=1e-9)
+    assert mean_of_rows(light, "exact") == tail_forgotten(light)
+    assert mean_of_rows(heavy, "lower bound").low == tail_forgotten(heavy, "lower bound").low
+
+
+def test_what_has_no_continuous_tail_gets_none():
+    few, ties = np.arange(20.0), np.repeat([0.0, 5.0], [90, 10])
+    assert tail_reach(few - few.mean(), 0.975) == tail_reach(ties - ties.mean(), 0.975) == 0.0

@@ -23,7 +23,7 @@ from benchmarks.calibration import (
     Setting,
     claims_of_split,
     expectation,
-    fit_three,
+    fit_some,
     log_prob_rows,
     rows_of,
     table_of,
@@ -40,8 +40,8 @@ from mulligan.workbench.talk import Talk
 LEVEL = 1 - 5e-5  # two-sided; the skew of a share near 1 takes the rest of the 1e-4
 SPLITS = 150
 CHEAP = (
-    Setting("eight-gaussians", "eight-gaussians", 1000, ("gaussian", "mixture", "histogram")),
-    Setting("moons", "moons", 1000, ("gaussian", "mixture", "histogram")),
+    Setting("eight-gaussians", "eight-gaussians", 1000, ("gaussian", "mixture", "histogram"), grid=140),
+    Setting("moons", "moons", 1000, ("gaussian", "mixture", "histogram"), grid=140),
     Setting("gaussian in 5-D", None, 500, ("gaussian", "factor", "mixture")),
 )
 REPEATED = Setting("moons, each row 4 times", "moons", 1600, ("gaussian",), copies=4)
@@ -53,7 +53,6 @@ def coarser_truths():
     """A truth that is good to an eighth of the stated error is good enough for this many splits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness, "TRUTH_ROWS", 100_000)
-        patch.setattr(harness, "GRID", 140)
         harness.truth_of.cache_clear()
         yield
     harness.truth_of.cache_clear()
@@ -145,7 +144,7 @@ def test_saboteur_method_error_ignored(seed):
 @pytest.mark.slow
 def test_auc_of_the_law_itself():
     quantities = []
-    schema = fit_three(CHEAP[0], 0)[0].table.schema
+    schema = fit_some(CHEAP[0], 0)[0].table.schema
     for split in range(200):
         real, drawn = rows_of(CHEAP[0], 100, 30_000 + split), rows_of(CHEAP[0], 100, 40_000 + split)
         quantities.append(two_sample_auc(real, drawn, schema, split))
@@ -157,7 +156,7 @@ def test_auc_of_the_law_itself():
 def test_bound_of_a_table_with_few_distinct_rows():
     quantities, truths = [], []
     for split in range(8):
-        prepared, fits = fit_three(ISING, split)
+        prepared, fits = fit_some(ISING, split)
         quantities.append(fits[0].evaluate(prepared.read_test("ising")))
         truths.append(expectation(ISING, fits[0], true_log_prob_rows)[0])
     found = Coverage.of(quantities, truths, range(8), 0.99)
