@@ -98,8 +98,8 @@ def anomaly(
     >>> from mulligan import fit
     >>> rows = np.random.default_rng(0).normal(size=(300, 2))
     >>> found = anomaly(fit(rows, "gaussian"), np.array([[0.0, 0.1], [0.2, 9.0]]), level=0.05)
-    >>> found.p[1] < 0.03, found.why(1)[0][0]
-    (True, 'x1')
+    >>> bool(found.p[1] < 0.03), found.why(1)[0][0]
+    (True, 'x2')
     """
     if not 0 < level < 1:
         raise UsageError(f"level is {level!r}; expected a share between 0 and 1", do="level=0.01")

@@ -67,6 +67,7 @@ def load(path: str | Path, classes: Sequence[type] = ()) -> Fitted:
     says where code is. Raises FormatError where the folder is broken, foreign or newer, or names a class that is not
     there; UsageError for ``classes`` that are no Equinox modules.
     """
+    require_finished(Path(path))
     try:
         return _load(Path(path), classes)
     except FormatError as error:
@@ -155,6 +156,14 @@ def _finite(value: Any) -> Any:
 # --- reading -----------------------------------------------------------------------------------------------------------
 
 
+def require_finished(path: Path) -> None:
+    """FormatError where a folder holds a training and no model yet."""
+    if holds_training(path) and not (path / "config.json").is_file():
+        kept = (path / RESUME / COMMAND).is_file()
+        do = f"mulligan fit --resume {path}" if kept else "the same mulligan.fit with resume=True"
+        raise FormatError(f"{path}: training was not finished", do=do)
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise FormatError(f"no model folder '{path}' here", do=f"mulligan fit FILE --family NAME -o {path}")
@@ -165,10 +174,6 @@ def _read_config(path: Path) -> dict[str, Any]:
             else "a file"
         )
         raise FormatError(f"{path} is {kind}", why="a model is a folder with safetensors in it")
-    if holds_training(path) and not (path / "config.json").is_file():
-        kept = (path / RESUME / COMMAND).is_file()
-        do = f"mulligan fit --resume {path}" if kept else "the same mulligan.fit with resume=True"
-        raise FormatError(f"{path}: training was not finished", do=do)
     missing = [name for name in FILES if not (path / name).is_file()]
     if missing:
         raise FormatError(f"{path} is not a model folder: it lacks {', '.join(missing)}")
