@@ -186,7 +186,8 @@ def _chosen(
     if columns:
         found = [pair for pair in found if pair[0] in columns]
     if len(found) <= MOST_COLUMNS:
-        return found or [(schema.names[0], places[0])]
+        first = schema.names.index(columns[0]) if columns else 0
+        return found or [(schema.names[first], places[first])]
     # 1 − R² of coordinate c by a linear law is 1/(C_cc (C⁻¹)_cc) with C the covariance, made invertible by a ridge.
     covariance = np.cov(points, rowvar=False)
     covariance += RIDGE * np.eye(len(covariance)) * max(float(np.mean(np.diag(covariance))), 1e-12)

@@ -42,6 +42,7 @@ DRAWS, NEAREST = 2000, 5
 COARSE, FINE = 128, 64  # nodes of a quadrature: over the column's range, and around its highest point
 REFERENCE = 64  # draws of the model that say how surprising a column usually is
 EXPLAINED = 25
+ALARM = 1.435  # bars: Kolmogorov's 99.9 % quantile, 1.949, over the 95 % one
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,15 @@ def p_value_check(
     found = uniformity(held, log_prob[one_of_each(clusters, seed)], seed, len(np.unique(row_clusters(select))))
     numbers = {"ks": found.ks.to_json(), "bar": found.bar, "shares": list(found.shares)}
     return {**numbers, "calibration_rows": found.calibration_rows}
+
+
+def told(found: dict[str, Any] | None) -> list[str]:
+    """A sentence for ``health`` where p-values of test rows are farther from uniform than one comparison in 1 000 is."""
+    if found is None or found["ks"]["value"] is None or not found["ks"]["value"] > ALARM * found["bar"]:
+        return []
+    size = f"KS {found['ks']['value']:.2f}, 95 % of valid ones are below {found['bar']:.2f}"
+    why = "the test rows are of another population, or choices favoured the select rows"
+    return [f"p-values of test rows against select rows are not uniform ({size}): {why}"]
 
 
 def _calibration(fitted: Fitted, rows: Any) -> tuple[np.ndarray, str]:

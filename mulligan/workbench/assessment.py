@@ -19,6 +19,7 @@ from mulligan.measures.likelihood import RowLikelihood, common_error, draw_error
 from mulligan.measures.normalisation import MOST_COORDINATES, complaints, integral_of_model
 from mulligan.quantity import Quantity, bits_per_dimension, difference_kind, mean_of_rows, none
 from mulligan.workbench.anomaly import keep_scores, p_value_check
+from mulligan.workbench.anomaly import told as told_of_p_values
 from mulligan.workbench.fitted import Fitted
 from mulligan.workbench.fitting import Timing
 from mulligan.workbench.likeness import likeness, use_of_samples
@@ -78,6 +79,7 @@ def assess(
         "choices": outcome.choices,
         "table": outcome.table if prepared.table.schema.image is None else None,  # a number a pixel is no reading
     }
+    row["health"] += told_of_p_values(row["anomaly"])
     if draws is not None:
         # samples are whole rows: they are compared with the test rows that are whole, too
         whole = np.flatnonzero(~np.isnan(test.values).any(axis=1))

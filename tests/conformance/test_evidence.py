@@ -121,3 +121,13 @@ def test_rows_with_empty_cells_are_left_out():
     made = mg.fit(open_table(table, ReadOptions(missing="model")), "gaussian", effort="quick")
     assert made.card["row"]["use"]["difference"]["n"] < made.card["split"]["test"]
     assert made.card["row"]["anomaly"]["ks"]["n"] == made.card["split"]["test"]
+
+
+def test_test_rows_of_another_population_are_said():
+    elsewhere = {name: column[:200] for name, column in rows(seed=1).items()}
+    usual = mg.compare(rows(), ["gaussian"], effort="quick", test=elsewhere).report["families"][0]
+    assert not [note for note in usual["health"] if "not uniform" in note]
+    elsewhere["x"] = elsewhere["x"] + 3.0
+    other = mg.compare(rows(), ["gaussian"], effort="quick", test=elsewhere).report["families"][0]
+    assert [note for note in other["health"] if "another population" in note]
+    assert other["anomaly"]["ks"]["low"] > 0.0
