@@ -166,7 +166,7 @@ def row_terms(fitted: Fitted, values: np.ndarray, seed: int = 0) -> tuple[np.nda
             log_p[rest], error[rest] = row_terms(fitted, values[rest], seed)
         return log_p, error
     space = space_of(fitted, seed)
-    draws = CANDIDATES if space.closed else ROW_CANDIDATES
+    draws = 1 if space.counted else CANDIDATES if space.closed else ROW_CANDIDATES
     for at in np.array_split(np.arange(len(values)), max(1, -(-len(values) * draws // 200_000))):
         if not len(at):
             continue
