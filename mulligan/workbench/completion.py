@@ -165,6 +165,7 @@ def answer(
             (space.latents, space.pool),
             OBSERVATION_NOISE,
             draws,
+            max(draws, candidates),
             seed,
         )
         points[poor] = drawn.values

@@ -122,14 +122,16 @@ def generator_rows(
     pool: tuple[np.ndarray, np.ndarray],
     noise: float,
     draws: int,
+    particles: int,
     seed: int,
 ) -> Drawn:
     """Points (n, draws, d) of a gan given the boxes ``low`` to ``high`` (n, d), known coordinates seen with ``noise``.
 
-    ``pool`` are latent vectors (m, k) and what is made of them (m, d): particles start at those inside the intervals.
+    ``particles`` is how many a row has at least; ``pool`` are latent vectors (m, k) and what is made of them (m, d):
+    particles start at those inside the intervals.
     """
     latents, made = pool
-    n, runs = len(low), max(1, -(-draws // (GROUPS * PARTICLES)))
+    n, runs = len(low), max(1, -(-particles // (GROUPS * PARTICLES)))
     generator = np.random.default_rng([seed, 619])
     starts = np.empty((n, runs * GROUPS, PARTICLES, latents.shape[1]))
     for i in range(n):
@@ -143,7 +145,9 @@ def generator_rows(
     points = generated(model, z_drawn.reshape(n * draws, -1)).reshape(n, draws, -1)
     judged = generated(model, z[:JUDGED].reshape(-1, z.shape[3])).reshape(*z[:JUDGED].shape[:3], -1)
     told = agreement(np.asarray(judged, np.float64), log_evidence[:JUDGED])
-    return Drawn(points.astype(np.float64), np.full(n, np.nan), np.full(n, np.nan), METHOD, told)
+    unknown = np.full(n, np.nan)
+    told["particles"] = runs * GROUPS * PARTICLES
+    return Drawn(points.astype(np.float64), unknown, unknown, METHOD, told)
 
 
 def generated(model: GAN, latents: np.ndarray) -> np.ndarray:

@@ -263,6 +263,8 @@ def expectation(
         share = law.diagnostics.get("effective_draws", MOST) / law.diagnostics.get("candidates", MOST)
         exact = law.method == "exact"
         worth = float(draws) if exact else min(float(draws), share * max(MOST, 2 * draws))
+        if "particles" in law.diagnostics:  # as many as there are draws, each worth the same share
+            worth = min(float(draws), law.diagnostics["effective_draws"] / law.diagnostics["particles"] * draws)
     f = np.asarray(function(table), np.float64)
     if f.shape != (len(table),):
         raise UsageError(f"the function gives the shape {f.shape}; expected one number for each of {len(table)} rows")
