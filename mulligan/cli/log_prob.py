@@ -13,9 +13,14 @@ from mulligan.cli.tables import ModelArgument, SourceArgument, open_model
 from mulligan.errors import UsageError
 
 HELP = """\
-Adds the column log_prob: nats, in the units of the table the model was fitted to; high is usual, low is unusual. CSV on
+Adds the column log_prob: nats, in the units of the table the model was fitted to; high is usual, low is unusual. With
+--alpha also p_value, the share of rows that had no part in the fit and are at most as usual, and flagged, p <= alpha. CSV on
 stdout unless -o names a file (.csv, .parquet, or .npy for the numbers alone)."""
 COLUMN = "log_prob"
+FLAGS = ("p_value", "flagged")
+Alpha = Annotated[
+    float | None, typer.Option("--alpha", metavar="SHARE", help="Flag rows with a p-value of at most this share.")
+]
 Columns = Annotated[
     str | None,
     typer.Option("--columns", metavar="A,B", help="log p of these columns alone; the others need not be there."),
@@ -33,6 +38,7 @@ def verb(
     source: SourceArgument,
     columns: Columns = None,
     given: Given = None,
+    alpha: Alpha = None,
     output: Output = None,
     overwrite: Overwrite = False,
     data_seed: DataSeed = 0,
@@ -46,6 +52,8 @@ def verb(
     require_density(fitted)
     if COLUMN in fitted.schema.names and (output is None or output.suffix != ".npy") and not common.json:
         raise UsageError(f"the model has a column {COLUMN!r} of its own", do="-o scores.npy, or --json")
+    if alpha is not None:
+        _check_alpha(alpha, fitted, bool(columns or given), common.json)
     if columns is not None and given:
         raise UsageError("--columns and --given together", why="Each asks for another law", do="one of the two")
     if columns is not None:
@@ -58,16 +66,49 @@ def verb(
     mean = _mean(rows, values, fitted.log_prob_kind if law is None else law.log_prob_kind)
     if law is not None:
         tell(f"log p(evidence): {law.log_evidence}   method {law.method}", quiet=common.quiet)
+    added, said = ({}, []) if alpha is None else _flags(fitted, rows, alpha)
     if common.json:
-        say_json({**_facts(fitted, rows), "model": str(model), "mean": mean, COLUMN: values})
+        say_json({**_facts(fitted, rows), "model": str(model), "mean": mean, COLUMN: values, **added})
     if output is not None or not common.json:
-        write_table({**beside, **rows.to_dict(), COLUMN: values}, values, output)
+        write_table({**beside, **rows.to_dict(), COLUMN: values, **added}, values, output)
     for note in rows.notes:
         tell(f"note   {note}", quiet=common.quiet)
     place = output if output is not None else "stdout"
     tell(f"{place} adds {COLUMN}   mean of {len(rows):,} rows: {mean}", quiet=common.quiet)
     tell(f"log p of a row: {fitted.measure}", quiet=common.quiet)
+    for line in said:
+        tell(line, quiet=common.quiet)
     return 0
+
+
+def _check_alpha(alpha: float, fitted: Any, other_law: bool, json: bool) -> None:
+    """Raises UsageError where no row can be flagged so."""
+    if not 0 < alpha < 1:
+        raise UsageError(f"--alpha is {alpha:g}", why="It is a share between 0 and 1", do="--alpha 0.01")
+    if other_law:
+        why = "The rows to compare with were scored by all columns"
+        raise UsageError("--alpha beside --columns or --given", why=why, do="--alpha alone")
+    if not json and (clash := [name for name in FLAGS if name in fitted.schema.names]):
+        raise UsageError(f"the model has a column {clash[0]!r} of its own", do="--json")
+
+
+def _flags(fitted: Any, rows: Any, alpha: float) -> tuple[dict[str, Any], list[str]]:
+    """Conformal p-values of the rows, which of them are at most alpha, and what that says."""
+    from mulligan.workbench.anomaly import anomaly
+
+    found = anomaly(fitted, rows, level=alpha, explain=1)
+    flagged = found.p <= alpha
+    lines = [
+        f"flagged {int(flagged.sum()):,} of {len(rows):,} rows (about {alpha * len(rows):.1f} if nothing is wrong)",
+        f"p_value: {found.note} ({found.calibration_rows:,} rows)",
+    ]
+    if flagged.any():
+        place = int(found.explained[0])
+        why = ", ".join(f"{name} +{excess:.1f} nats" for name, excess in found.why(place))
+        lines.append(f"most unusual: row {place + 1}   p {found.p[place]:.2g}   why: {why}, given the other columns")
+    if 1 / (found.calibration_rows + 1) > alpha:
+        lines.append(f"no p is below 1/(m + 1) = {1 / (found.calibration_rows + 1):.2g}: no row can be flagged")
+    return dict(zip(FLAGS, (found.p, flagged))), lines
 
 
 def _of_columns(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ENOUGH = 200  # draws of the pool, that a row's weights are worth; below, a gan goes through its latent vectors
 GROUPS, GROUP, JUDGED = 4, 64, 4  # groups of draws that are compared, their size, and in how many rows
+LEAST_GROUP = 16  # candidates of a group, below which none are compared
 CANDIDATES = 256  # a row, where many rows are completed; more if more draws are asked for
 MOVES = 8
 OBSERVATION_NOISE = 0.1  # σ of that model's known cells, in standard deviations of the column
@@ -164,6 +165,7 @@ def answer(
             (space.latents, space.pool),
             OBSERVATION_NOISE,
             draws,
+            max(draws, candidates),
             seed,
         )
         points[poor] = drawn.values
@@ -181,6 +183,8 @@ def judged(
 
     Draws that the moves carry to one law from four starts agree; where a start still shows, they do not.
     """
+    if weighted.log_weights.shape[1] < GROUPS * LEAST_GROUP:
+        return {}
     rows = np.linspace(0, len(region.low) - 1, min(JUDGED, len(region.low))).astype(int)
     part = Region(*(leaf[rows] for leaf in region))
     groups = []

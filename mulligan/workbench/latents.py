@@ -35,6 +35,7 @@ GROUPS, PARTICLES = 4, 64
 RUNGS, SETTLED = 28, 4  # rungs, of which so many at least are moves at β = 1
 ROWS = 8  # of a block
 JUDGED = 16  # rows of which the groups are compared
+MOST_COLUMNS = 32  # compared of a row: of a picture some pixels
 MOST_RHAT = 1.05
 METHOD = "annealed particles in the latent space"
 
@@ -121,14 +122,16 @@ def generator_rows(
     pool: tuple[np.ndarray, np.ndarray],
     noise: float,
     draws: int,
+    particles: int,
     seed: int,
 ) -> Drawn:
     """Points (n, draws, d) of a gan given the boxes ``low`` to ``high`` (n, d), known coordinates seen with ``noise``.
 
-    ``pool`` are latent vectors (m, k) and what is made of them (m, d): particles start at those inside the intervals.
+    ``particles`` is how many a row has at least; ``pool`` are latent vectors (m, k) and what is made of them (m, d):
+    particles start at those inside the intervals.
     """
     latents, made = pool
-    n, runs = len(low), max(1, -(-draws // (GROUPS * PARTICLES)))
+    n, runs = len(low), max(1, -(-particles // (GROUPS * PARTICLES)))
     generator = np.random.default_rng([seed, 619])
     starts = np.empty((n, runs * GROUPS, PARTICLES, latents.shape[1]))
     for i in range(n):
@@ -142,7 +145,9 @@ def generator_rows(
     points = generated(model, z_drawn.reshape(n * draws, -1)).reshape(n, draws, -1)
     judged = generated(model, z[:JUDGED].reshape(-1, z.shape[3])).reshape(*z[:JUDGED].shape[:3], -1)
     told = agreement(np.asarray(judged, np.float64), log_evidence[:JUDGED])
-    return Drawn(points.astype(np.float64), np.full(n, np.nan), np.full(n, np.nan), METHOD, told)
+    unknown = np.full(n, np.nan)
+    told["particles"] = runs * GROUPS * PARTICLES
+    return Drawn(points.astype(np.float64), unknown, unknown, METHOD, told)
 
 
 def generated(model: GAN, latents: np.ndarray) -> np.ndarray:
@@ -205,7 +210,7 @@ def chosen(z: np.ndarray, log_weights: np.ndarray, draws: int, generator: np.ran
 
 def agreement(x: np.ndarray, log_weights: np.ndarray) -> dict[str, Any]:
     """How far groups of draws ``x`` (n, groups, S, columns) agree: the largest R-hat over rows and columns, and what a row's
-    draws are worth, var x/var of the weighted mean of the groups (the least over rows and columns).
+    draws are worth, var x/var of the weighted mean of the groups (the least over rows and columns, 32 of them at most).
 
     >>> found = agreement(np.random.default_rng(0).normal(size=(1, 4, 64, 1)), np.zeros((1, 4)))
     >>> found["rhat"] < 1.05, found["effective_draws"] > 10
@@ -215,10 +220,10 @@ def agreement(x: np.ndarray, log_weights: np.ndarray) -> dict[str, Any]:
     w /= w.sum(axis=1, keepdims=True)
     rhat, worth = 1.0, float(x.shape[1] * x.shape[2])
     for row, share in zip(x, w):
-        free = np.ptp(row, axis=(0, 1)) > 0
-        if not free.any():
+        free = np.flatnonzero(np.ptp(row, axis=(0, 1)) > 0)
+        if not len(free):
             continue
-        row, groups = row[..., free], len(share)
+        row, groups = row[..., free[:: -(-len(free) // MOST_COLUMNS)]], len(share)
         each = row.mean(axis=1)
         middle = share @ each
         spread = share @ ((row - middle) ** 2).mean(axis=1)

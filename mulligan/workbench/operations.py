@@ -166,7 +166,7 @@ def row_terms(fitted: Fitted, values: np.ndarray, seed: int = 0) -> tuple[np.nda
             log_p[rest], error[rest] = row_terms(fitted, values[rest], seed)
         return log_p, error
     space = space_of(fitted, seed)
-    draws = CANDIDATES if space.closed else ROW_CANDIDATES
+    draws = 1 if space.counted else CANDIDATES if space.closed else ROW_CANDIDATES
     for at in np.array_split(np.arange(len(values)), max(1, -(-len(values) * draws // 200_000))):
         if not len(at):
             continue
@@ -263,6 +263,8 @@ def expectation(
         share = law.diagnostics.get("effective_draws", MOST) / law.diagnostics.get("candidates", MOST)
         exact = law.method == "exact"
         worth = float(draws) if exact else min(float(draws), share * max(MOST, 2 * draws))
+        if "particles" in law.diagnostics:  # as many as there are draws, each worth the same share
+            worth = min(float(draws), law.diagnostics["effective_draws"] / law.diagnostics["particles"] * draws)
     f = np.asarray(function(table), np.float64)
     if f.shape != (len(table),):
         raise UsageError(f"the function gives the shape {f.shape}; expected one number for each of {len(table)} rows")

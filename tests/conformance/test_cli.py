@@ -416,6 +416,17 @@ def test_log_prob_adds_its_column_and_tells_the_mean_with_its_error(run, fitted)
     assert np.load("scores.npy") == pytest.approx(values)
 
 
+def test_log_prob_with_alpha_flags_rows_by_their_p_value(run, fitted):
+    code, out, err = run("log-prob", fitted / "model", fitted / "wine.csv", "--alpha", 0.1)
+    cells = [line.split(",") for line in out.splitlines()]
+    assert code == 0 and cells[0] == ["pH", "alcohol", "log_prob", "p_value", "flagged"]
+    p, flagged = np.array([float(row[3]) for row in cells[1:]]), np.array([row[4] == "True" for row in cells[1:]])
+    assert np.array_equal(flagged, p <= 0.1) and 0 < flagged.sum() < 50
+    assert f"flagged {flagged.sum()} of 200 rows (about 20.0 if nothing is wrong)" in err and "most unusual: row" in err
+    assert run("log-prob", fitted / "model", fitted / "wine.csv", "--alpha", 1)[0] == 2
+    assert "--alpha beside" in run("log-prob", fitted / "model", "x.csv", "--alpha", 0.1, "--given", "pH>3")[2]
+
+
 def test_log_prob_of_a_family_without_density_is_refused_before_reading(run, fitted):
     code, out, err = run("log-prob", fitted / "rows", "no-such-file.csv")
     assert (code, out) == (2, "")
