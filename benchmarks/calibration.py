@@ -457,14 +457,18 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent / "results" / "calibration.md")
     given = parser.parse_args()
     began = time.perf_counter()
-    claims = measure(given.splits, given.workers, given.minutes)
+    made = measure(given.splits, given.workers, given.minutes)
+    claims = [c for c in made if c.quantity.low is not None or c.quantity.high is not None]
     facts = {
         "quantities": len(claims),
+        "stated without an interval (kind none), and so not counted": len(made) - len(claims),
         "splits": len({claim.split for claim in claims}),
         "largest error of a truth, in stated standard errors": round(max(c.truth_error for c in claims), 3),
         "seconds": round(time.perf_counter() - began),
         "workers": given.workers,
-        "command": f"python -m benchmarks.calibration --splits {given.splits}",
+        "command": f"python -m benchmarks.calibration --splits {given.splits} --minutes {given.minutes:g}",
+        "asked for": f"{given.splits} splits; the clock may have ended the run before",
+        "load of the machine": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
     }
     lines = tables(claims)

@@ -49,9 +49,9 @@ def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> 
     for kernel in kernels:
         factor = np.eye(fitting.dim) if kernel == "spherical" else _safe_cholesky(covariance)
         whitened = np.linalg.solve(factor, points.T).T.astype(np.float32)
-        on_select = partial(_scores, select, whitened, factor, log_shares, fitting.select_weights)
+        of_select = partial(_scores, select, whitened, factor, log_shares, fitting.select_weights)
         left_out = _left_out(fitting) if bandwidth is None else None
-        score = partial(_both, on_select, left_out, whitened, factor, log_shares, fitting)
+        score = partial(_both, of_select, left_out, whitened, factor, log_shares, fitting)
         if bandwidth is None:
             tried = _search(score, fitting.rows, fitting.dim, allowance)
         else:
@@ -60,7 +60,9 @@ def fit(fitting: Fitting, bandwidth: float | None, kernels: tuple[str, ...]) -> 
         if not tried:
             raise FitError(f"kde: log p of the select rows is NaN at every bandwidth of the {kernel} kernel")
         choices += [
-            {"option": f"bandwidth={h:.4g} {kernel}", "select": value[1], "bic": None} for h, value in sorted(tried)
+            {"option": f"bandwidth={h:.4g} {kernel}", "select": on_select, "bic": None}
+            | ({} if left_out is None else {"held out": pooled})
+            for h, (pooled, on_select) in sorted(tried)
         ]
         best_width, best_score = max(tried, key=lambda pair: pair[1][0])
         candidates.append((best_score[0], best_width, kernel, whitened, factor))

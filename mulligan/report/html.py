@@ -151,15 +151,16 @@ def _column(column: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _choices(family: Mapping[str, Any]) -> dict[str, Any]:
-    """What was tried on select, as a table; the best select value is marked."""
+    """What was tried, as a table; the best on select is marked, or on all held-out rows where they are more."""
     tried = family["choices"]
     heads = list(dict.fromkeys(key for choice in tried for key in choice if key != "option"))
-    known = [choice["select"] for choice in tried if choice["select"] is not None]
+    by = "held out" if "held out" in heads else "select"
+    known = [choice[by] for choice in tried if choice.get(by) is not None]
     best = max(known, default=None)
     rows = []
     for choice in tried:
         texts = [one_line(choice["option"]), *(_tried(choice.get(head)) for head in heads)]
-        rows.append((texts, best is not None and choice["select"] == best))
+        rows.append((texts, best is not None and choice.get(by) == best))
     return {"heads": ["option", *map(one_line, heads)], "rows": rows}
 
 

@@ -237,3 +237,30 @@ def test_all_hits_are_as_many_as_clusters():
     every = coverage(np.ones(500), np.repeat(np.arange(100), 5))
     assert every.value == 1.0 and every.high == 1.0
     assert every.low == pytest.approx(coverage(np.ones(100)).low)
+
+
+# --- what a fitted law answers, and divergences ---------------------------------------------------------------------------
+
+NORMAL = next(setting for setting in SETTINGS if setting.form == "normal")
+
+
+@pytest.fixture(scope="module")
+def normal_claims():
+    """KL both ways, chi-square, imputed cells and flagged rows of Gaussians fitted to Gaussian rows."""
+    return [claim for i in range(100) for claim in claims_of_split(NORMAL, 50_000 + i)]
+
+
+@pytest.mark.slow
+def test_divergences_imputation_and_flags_are_true(normal_claims):
+    assert len(normal_claims) >= 450 and len({claim.what for claim in normal_claims}) == 5
+    found = judged([claim.quantity for claim in normal_claims], normal_claims)
+    assert found.holds, said(found)
+
+
+@pytest.mark.slow
+def test_saboteur_the_other_divergence(normal_claims):
+    """KL(law, model) judged by KL(model, law), and so on: the quantities of a split change places."""
+    by_split = [[c for c in normal_claims if c.split == split][:3] for split in range(50_000, 50_100)]
+    turned = [(a.quantity, b.truth, a.split) for claims in by_split for a, b in zip(claims, claims[1:] + claims[:1])]
+    found = Coverage.of(*map(list, zip(*turned)), LEVEL)
+    assert not found.holds, said(found)
