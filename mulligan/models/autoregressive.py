@@ -94,7 +94,7 @@ class Autoregressive(Sampler, Density):
         uniform = jax.random.uniform(key, (columns.dim, 2), dtype)
         start = jnp.where(self.positions < known, self._valid(jnp.where(jnp.isnan(x), 0.0, x))[0], 0.0)
         if _many_bits(columns):
-            return self._sample_bits(uniform[:, 0], start, known, given)
+            return self._sample_bits(uniform[:, 0], given, start, known)
         # Never 0 or 1: their quantiles are infinite.
         uniform = jnp.clip(uniform, jnp.finfo(dtype).eps / 4, 1 - jnp.finfo(dtype).eps / 2)
         least = columns.least_scale(dtype)
@@ -112,9 +112,11 @@ class Autoregressive(Sampler, Density):
         order = jnp.arange(columns.dim, dtype=self.positions.dtype)
         return jax.lax.scan(step, start, order)[0]
 
-    def _sample_bits(self, uniform: Array, start: Array, leading: int | Array, given: Array | None = None) -> Array:
-        """One draw of a row of bits. Each unit of the network is computed once, not at each column."""
-        net = self.net
+    def _sample_bits(
+        self, uniform: Array, given: Array | None = None, start: Array | None = None, leading: int | Array = 0
+    ) -> Array:
+        """One draw of a row of bits, those of ``start`` in the ``leading`` columns. Each unit of the network is computed once, not at each column."""
+        net, start = self.net, jnp.zeros_like(uniform) if start is None else start
         column, sizes = jnp.argsort(self.positions), (-(-len(net.hidden) // (self.columns.dim - 1)), 1)
 
         def step(carry: tuple[Array, tuple[Array, ...]], position: Array) -> tuple[Any, None]:
