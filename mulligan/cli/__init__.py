@@ -2,8 +2,8 @@
 
 Results go to stdout, talk and errors to stderr. An error that a person can mend is one line, ``mulligan: WHAT
 (WHERE). WHY. DO: command``, and an exit code: 0 ok, 1 internal error or a failed check (verify), 2 usage, 3 data,
-4 fit failed, 5 model file, 6 environment, 130 interrupted. A traceback is shown with ``--debug`` only. Nothing here imports JAX or NumPy before a
-verb needs it.
+4 fit failed, 5 model file, 6 environment, 130 interrupted. A traceback is shown with ``--debug``
+only. Nothing here imports JAX or NumPy before a verb needs it.
 """
 
 from __future__ import annotations
