@@ -1,9 +1,9 @@
 """The command line: one file a verb, and no family known by name.
 
 Results go to stdout, talk and errors to stderr. An error that a person can mend is one line, ``mulligan: WHAT
-(WHERE). WHY. DO: command``, and an exit code: 0 ok, 1 internal error, 2 usage, 3 data, 4 fit failed, 5 model file,
-6 environment, 130 interrupted. A traceback is shown with ``--debug`` only. Nothing here imports JAX or NumPy before a
-verb needs it.
+(WHERE). WHY. DO: command``, and an exit code: 0 ok, 1 internal error or a failed check (verify), 2 usage, 3 data,
+4 fit failed, 5 model file, 6 environment, 130 interrupted. A traceback is shown with ``--debug``
+only. Nothing here imports JAX or NumPy before a verb needs it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "The distribution of one column given the others, for each row."),
     "anomaly": ("anomaly", "Unusual rows of a table: p-values, flags at a level, and the columns that made them so."),
     "sample-density": ("sample_density", "Draw from any log density by several samplers, each with its verdict."),
+    "verify": ("verify", "The identities of the tutorial: left, right, difference, error, verdict."),
     "show": ("show", "What a model folder holds and how it was made."),
     "doctor": ("doctor", "Versions, device, memory, write test: what this installation can do."),
 }
@@ -120,7 +121,8 @@ def _overview() -> str:
             *lines,
             "",
             "mulligan VERB --help lists the flags of a verb; mulligan --version prints the version.",
-            "Exit codes: 0 ok, 1 internal error, 2 usage, 3 data, 4 fit failed, 5 model, 6 environment, 130 Ctrl-C.",
+            "Exit codes: 0 ok, 1 internal error or check failed, 2 usage, 3 data, 4 fit failed, 5 model, "
+            "6 environment, 130 Ctrl-C.",
             "",
         ]
     )

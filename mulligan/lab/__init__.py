@@ -13,5 +13,6 @@ chapter 9         noising.py, diffusion.py, robust.py, denoising.py, parametriza
                   pathwise.py  diffusion.*
 chapter 10        relations.py, latent.py, strokes.py  relation.*
                   schedules.py, waves.py: what the checks of chapters 9 and 10 share
+verify              verification.py  all of them at one family-wise level
 [E]               experiments.py  phenomena measured with their error, which are not equations
 """
