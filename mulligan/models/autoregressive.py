@@ -115,8 +115,8 @@ class Autoregressive(Sampler, Density):
     def _sample_bits(
         self, uniform: Array, given: Array | None = None, start: Array | None = None, leading: int | Array = 0
     ) -> Array:
-        """One draw of a row of bits, in the ``leading`` columns those of ``start``. Each unit of the network is computed once,
-        not at each column."""
+        """One draw of a row of bits, in the ``leading`` columns those of ``start``. Each unit of the network is computed
+        once, not at each column."""
         net, start = self.net, jnp.zeros_like(uniform) if start is None else start
         column, sizes = jnp.argsort(self.positions), (-(-len(net.hidden) // (self.columns.dim - 1)), 1)
 
