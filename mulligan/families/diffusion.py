@@ -78,10 +78,10 @@ CHECKED = 512  # rows
 
 # Pictures. Channels of the U-Net at each size, and how it is trained.
 LEAST_SIDE = 16  # pixels, from which a U-Net is taken
-CHANNELS: dict[Effort, tuple[int, ...]] = {"quick": (32, 48), "standard": (48, 96), "thorough": (64, 96, 128)}
+CHANNELS: dict[Effort, tuple[int, ...]] = {"quick": (32, 48), "standard": (32, 64, 96), "thorough": (64, 96, 128)}
 PICTURE_PLANS: dict[Effort, Plan] = {
-    "quick": Plan(400, batch=64, rate=2e-3, decay=1e-2, patience=60, clip=1.0),
-    "standard": Plan(8000, batch=64, rate=1.5e-3, decay=1e-2, patience=60, clip=1.0),
+    "quick": Plan(800, batch=32, rate=3e-3, decay=1e-2, patience=60, clip=1.0),
+    "standard": Plan(10_000, batch=32, rate=2.5e-3, decay=1e-2, patience=60, clip=1.0),
     "thorough": Plan(40_000, batch=64, rate=1e-3, decay=1e-2, patience=60, clip=1.0),
 }
 PICTURE_OBJECTIVES = {"score": Denoising("v", centre=-0.8, spread=1.5), "ddpm": OBJECTIVES["ddpm"]}

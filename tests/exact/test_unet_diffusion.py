@@ -25,16 +25,20 @@ Z = 4.75  # a false alarm in a million
 OPTIONS = {"network": "unet", "channels": (4, 6), "batch": 8, "sampler_steps": 2, "solver_steps": 2}
 
 
+def drawn(seed):
+    """Each of one brightness, with a little noise: what a network that sees its neighbours learns at once."""
+    rng = np.random.default_rng(seed)
+    bright = rng.integers(1, LEVELS - 1, (ROWS, 1, 1)) + rng.integers(-1, 2, (ROWS, SIDE, SIDE))
+    return bright.astype(np.uint8)
+
+
 @pytest.fixture(scope="module")
 def pictures():
-    """Each of one brightness, with a little noise: what a network that sees its neighbours learns at once."""
-    rng = np.random.default_rng(7)
-    bright = rng.integers(1, LEVELS - 1, (ROWS, 1, 1)) + rng.integers(-1, 2, (ROWS, SIDE, SIDE))
-    return mg.read(bright.astype(np.uint8), levels=LEVELS)
+    return mg.read(drawn(7), levels=LEVELS)
 
 
-def trained(pictures, **more):
-    return mg.fit(pictures, "diffusion", effort="quick", steps=STEPS, force=True, seed=3, **OPTIONS, **more)
+def trained(pictures, steps=STEPS, **more):
+    return mg.fit(pictures, "diffusion", effort="quick", steps=steps, force=True, seed=3, **OPTIONS, **more)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +55,24 @@ def test_a_fit_is_what_it_says(model, pictures):
     assert model.label == "diffusion (U-Net of 4, 6 channels)" and model.log_prob_kind == "lower bound"
     assert model.model.kind == "lower bound" and model.model.denoiser.axes is None
     assert "log p is the variational bound, at 2 noise levels a row" in model.card["row"]["health"]
-    drawn = model.sample(5, seed=1)
-    assert drawn.schema.image == ImageShape(SIDE, SIDE, 1, LEVELS) and drawn.pictures.shape == (5, SIDE, SIDE, 1)
-    assert set(np.unique(drawn.values)) <= set(range(LEVELS))
-    np.testing.assert_array_equal(model.sample(3, seed=1).values, drawn.values[:3])
+    five = model.sample(5, seed=1)
+    assert five.schema.image == ImageShape(SIDE, SIDE, 1, LEVELS) and five.pictures.shape == (5, SIDE, SIDE, 1)
+    assert set(np.unique(five.values)) <= set(range(LEVELS))
+    np.testing.assert_array_equal(model.sample(3, seed=1).values, five.values[:3])
     some = pictures.rows(slice(0, 4))
     np.testing.assert_array_equal(model.log_prob(some), model.log_prob(some))
+
+
+@pytest.mark.slow  # a U-Net takes a minute to compile
+def test_training_raises_the_bound_of_fresh_pictures(model, pictures):
+    fresh, begun = drawn(8), trained(pictures, steps=1)
+
+    def gain(later, sooner):
+        gap = later.log_prob(fresh) - sooner.log_prob(fresh)  # the same noise in both
+        return gap.mean() / _error(gap)
+
+    assert gain(model, begun) > Z
+    assert gain(trained(pictures, steps=2, rate=1e-6), begun) < Z  # its twin hardly learned
 
 
 @pytest.mark.slow  # a U-Net takes a minute to compile
