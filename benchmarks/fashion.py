@@ -47,7 +47,7 @@ SHAPE, CLASSES, FEATURES = (28, 28, 1), 10, 64
 CLASSIFIER = Plan(1200, batch=128, rate=3e-3)
 CONFIDENT, MOST_OF_A_CLASS, LEAST_SHARE = 0.8, 0.3, 0.5
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-BATCH, STEPS, RATE, CHANNELS = 64, 4, 1e-3, (48, 96)
+BATCH, STEPS, RATE, CHANNELS = 32, 4, 1e-3, (32, 64, 96)
 
 
 class Labelled(NamedTuple):
