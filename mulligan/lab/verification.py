@@ -39,7 +39,7 @@ def threshold(comparisons: int, level: float = LEVEL) -> float:
     """Φ⁻¹(1 − level/2M): the standard errors that each of M two-sided comparisons is allowed; M = 0 counts as 1.
 
     >>> round(threshold(500), 2)
-    4.89
+    4.75
     """
     from scipy.special import ndtri
 
