@@ -136,9 +136,9 @@ def report(results: list[dict[str, Any]], rounds: int) -> str:
         )
     lines += [
         "",
-        f"The wider the network, the more of the time is its matrix products, which both sides have alike: {STEPS} "
-        f"evaluations of {SAMPLES} rows are {_flops(WIDTHS[-1]):.0f} GFLOP at {WIDTHS[-1]} and {_flops(WIDTHS[0]):.1f} at {WIDTHS[0]}. "
-        "What a compiled loop can save is the rest.",
+        "The wider the network, the more of the time is its matrix products, which both sides have alike: "
+        f"{STEPS} evaluations of {SAMPLES} rows are {_flops(WIDTHS[-1]):.0f} GFLOP at {WIDTHS[-1]} and "
+        f"{_flops(WIDTHS[0]):.1f} at {WIDTHS[0]}. What a compiled loop can save is the rest.",
     ]
     return "\n".join(lines) + "\n"
 
