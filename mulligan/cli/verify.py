@@ -28,11 +28,11 @@ def verb(
 
     chosen = identities() if what is None else identities(int(what)) if what.isdigit() else (find_identity(what),)
     if listing:
-        rows = [(each.id, each.level, each.statement) for each in chosen]
+        listed = [(each.id, each.level, each.statement) for each in chosen]
         if common.json:
-            say_json([dict(zip(("id", "level", "statement"), row)) for row in rows])
+            say_json([dict(zip(("id", "level", "statement"), row)) for row in listed])
         else:
-            say(*aligned(("id", "level", "statement"), rows, stdout_width(), wrapped=1))
+            say(*aligned(("id", "level", "statement"), listed, stdout_width(), wrapped=1))
         return 0
     found = verify(chosen, seed)
     mutants = _mutants(chosen, seed, found.threshold) if sabotage else []
@@ -49,8 +49,8 @@ def verb(
         rows = [(c.id, c.verdict, *_numbers(c), c.level, each.statement) for each, c in zip(chosen, found.checks)]
         say(*aligned(heads, rows, stdout_width(), wrapped=1))
         if mutants:
-            rows = [(m["id"], "refused" if m["refused"] else "ACCEPTED", m["mutant"]) for m in mutants]
-            say("", *aligned(("id", "verdict", "planted mistake"), rows, stdout_width(), wrapped=1))
+            planted = [(m["id"], "refused" if m["refused"] else "ACCEPTED", m["mutant"]) for m in mutants]
+            say("", *aligned(("id", "verdict", "planted mistake"), planted, stdout_width(), wrapped=1))
     failed = sum(check.verdict == "fails" for check in found.checks)
     tell(
         f"{len(found.checks) - failed} of {len(found.checks)} hold; {found.comparisons} Monte-Carlo comparisons, each "
