@@ -166,7 +166,8 @@ def require_finished(path: Path) -> None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise FormatError(f"no model folder '{path}' here", do=f"mulligan fit FILE --family NAME -o {path}")
+        why, do = "There is neither a folder nor a file of this name", f"mulligan fit FILE --family NAME -o {path}"
+        raise FormatError(f"no model folder '{path}' here", why=why, do=do)
     if path.is_file():
         kind = (
             "a pickle, which can run code when opened"
