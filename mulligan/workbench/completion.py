@@ -22,7 +22,7 @@ from mulligan.errors import UsageError
 from mulligan.measures.chains import summarise
 from mulligan.workbench.direct import directly, has_own_way
 from mulligan.workbench.latents import MOST_RHAT, generator_rows
-from mulligan.workbench.spaces import Space, finite, space_of
+from mulligan.workbench.spaces import Space, space_of
 
 if TYPE_CHECKING:
     from mulligan.workbench.fitted import Fitted
@@ -65,7 +65,7 @@ def weigh(space: Space, region: Region, draws: int, generator: np.random.Generat
         return Weighted(found.points, log_w, bool(found.even.all()))
     flat = found.points.reshape(-1, found.points.shape[2])
     ratio = (space.log_density(flat) - space.log_proposal(flat)).reshape(log_w.shape)
-    return Weighted(found.points, finite(log_w + ratio), bool((region.low == region.high).all()))
+    return Weighted(found.points, log_w + ratio, bool((region.low == region.high).all()))
 
 
 def _neighbours(pool: np.ndarray, region: Region) -> Weighted:

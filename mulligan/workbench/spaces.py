@@ -18,7 +18,7 @@ from mulligan.data.codec import Codec, fit_codec
 from mulligan.data.given import ConditionalCodec
 from mulligan.data.regions import dequantisation
 from mulligan.data.table import Source, Table
-from mulligan.errors import UsageError
+from mulligan.errors import DataError, UsageError
 from mulligan.learners.expectation_maximisation import MixtureState
 from mulligan.learners.incomplete_rows import climb, incomplete_rows, mixture_step
 from mulligan.learners.seeding import seeded_state
@@ -69,12 +69,12 @@ class Space:
         return marginal_log_prob(self.form, points, np.zeros(points.shape, bool))
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
-        """log p of points (n, d) of the codec, float64 (n,); ``-inf`` where nothing is."""
+        """log p of points (n, d) of the codec, float64 (n,); −inf where nothing is. DataError where one is NaN or +∞."""
         model, codec = self.fitted.model, self.fitted.codec
         if self.closed:
             return self.log_proposal(points)
         if isinstance(codec, Codec):
-            return finite(point_log_prob(model, points.astype(np.float32)))
+            return without_nan(point_log_prob(model, points.astype(np.float32)), self.fitted.label)
         values = self.codec.decode(points)
         added = dequantisation(self.codec, points, values)
         inside = np.isfinite(added)
@@ -82,7 +82,7 @@ class Space:
         if inside.any():
             rows = row_log_prob(model, codec.encode(values[inside]))
             log_p[inside] = rows - added[inside]
-        return finite(log_p)
+        return without_nan(log_p, self.fitted.label)
 
 
 def closed_form(fitted: Fitted) -> MixtureForm | CountedForm | None:
@@ -171,6 +171,15 @@ def proposal(points: np.ndarray, parts: int = PARTS, seed: int = 0) -> MixtureFo
     return MixtureForm(np.log(np.maximum(weights, 1e-300)), means, factors)
 
 
-def finite(log_p: np.ndarray) -> np.ndarray:
-    """Log densities with −inf for those that are no numbers."""
-    return np.where(np.isnan(log_p) | (log_p == np.inf), -np.inf, log_p)
+def without_nan(log_p: np.ndarray, label: str) -> np.ndarray:
+    """The log densities; DataError where one is NaN or +∞, for which no weight would be true.
+
+    >>> without_nan(np.array([-1.0, -np.inf]), "a model").tolist()
+    [-1.0, -inf]
+    """
+    wrong = np.isnan(log_p) | (log_p == np.inf)
+    if wrong.any():
+        why = "Points that the evidence leaves open were tried, and the model gives no number there"
+        what = f"log p of {label} is NaN or infinite at {int(wrong.sum()):,} of {wrong.size:,} points"
+        raise DataError(what, why=why, do="another seed or family, or a narrower range")
+    return log_p

@@ -340,6 +340,18 @@ def test_senseless_evidence_is_refused(evidence, error, said):
         condition(fitted("gaussian", "mixed"), evidence)
 
 
+class Broken(Veiled):
+    """No number on one side of the plane."""
+
+    def log_prob(self, x, given=None):
+        return jnp.where(x[1] > 0, jnp.nan, self.of.log_prob(x))
+
+
+def test_a_density_that_is_no_number_is_said():
+    with pytest.raises(DataError, match="NaN or infinite at"):
+        condition(wrapped(Broken(law("banana")), 2), {"x1": 2.0}, draws=64)
+
+
 def test_the_closed_forms_are_used_where_they_are():
     closed = ("gaussian", "mixture", "factor", "kde", "histogram")
     assert all(closed_form(fitted(name, "plane")) is not None for name in closed)
