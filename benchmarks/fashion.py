@@ -185,10 +185,12 @@ class TorchUNet(torch.nn.Module):
         for block, shrink in zip(self.down, self.shrinks):
             x = block(x, e)
             kept.append(x)
-            x = shrink(functional.pixel_unshuffle(x, 2))
+            x = shrink(functional.pixel_unshuffle(functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)), 2))
         x = self.middle(x, e)
         for block, grow in zip(self.up, self.grows):
-            x = block(torch.cat([functional.pixel_shuffle(grow(x), 2), kept.pop()], dim=1), e)
+            before = kept.pop()
+            grown = functional.pixel_shuffle(grow(x), 2)[:, :, : before.shape[2], : before.shape[3]]
+            x = block(torch.cat([grown, before], dim=1), e)
         x = self.outward(functional.silu(self.last_norm(x)))
         return functional.pixel_shuffle(x, 2)
 

@@ -42,6 +42,8 @@ __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "lab":  # the one folder that people reach as an attribute: mulligan.lab.NAME(seed=3)
+        return importlib.import_module("mulligan.lab")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'mulligan' has no attribute {name!r}")

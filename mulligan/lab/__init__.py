@@ -1,18 +1,31 @@
-"""The tutorial's statements as checks that run: what ``mulligan verify`` prints, and what ``tests/exact`` asserts.
+"""The tutorial as things that run: statements that are checked, and experiments that are seen.
 
 Identity, Check   identity.py     a statement, its evidence, and the planted mistakes that it must refuse
-chapter 1         counting.py     density.*: the joint by counting, and everything that the joint gives
-chapter 2         likelihood.py   mle.*: maximum likelihood and the two directions of KL
-chapter 3         energy.py       ebm.*: log Z and the gradient; matching.py: what is matched at the optimum
-chapter 4         surrogates.py   cd.*, em.*: contrastive divergence below, expectation-maximisation above
-chapter 5         game.py         game.*: actor and critic, Wasserstein, Jensen-Shannon
-chapter 6         noise_contrastive.py, efficiency.py  nce.*
-chapter 7         langevin.py, halves.py, hamiltonian.py  langevin.*, mala.*, hmc.*
-chapter 8         tempering.py, annealing.py  tempering.*, annealing.*
-chapter 9         noising.py, diffusion.py, robust.py, denoising.py, parametrizations.py,
-                  pathwise.py  diffusion.*
-chapter 10        relations.py, latent.py, strokes.py  relation.*
-                  schedules.py, waves.py: what the checks of chapters 9 and 10 share
-verify              verification.py  all of them at one family-wise level
-[E]               experiments.py  phenomena measured with their error, which are not equations
+                  identities/     the statements, chapter by chapter: what ``tests/exact`` asserts
+verify            verification.py all of them at one family-wise level: ``mulligan verify``
+Recording         recording.py    frames of arrays with captions and numbers: what an experiment returns
+                  experiment.py   parameters that are read and checked; storage.py: recordings as npz
+                  player.py       a recording as a page that plays offline (page/); drawing.py: as GIF and PNG
+EXPERIMENTS       experiments/    the experiments: ``mulligan lab list``, ``mulligan lab NAME``, ``mg.lab.NAME(seed=3)``
+                  recordings/     their recordings at default parameters, as shipped
+
+An experiment is an attribute of this module: ``mulligan.lab.langevin_halves(seed=3)``.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    from mulligan.lab.experiments import EXPERIMENTS, find_experiment
+
+    if name in EXPERIMENTS:
+        return find_experiment(name)
+    raise AttributeError(f"module 'mulligan.lab' has no attribute {name!r}; experiments: {', '.join(EXPERIMENTS)}")
+
+
+def __dir__() -> list[str]:
+    from mulligan.lab.experiments import EXPERIMENTS
+
+    return sorted(EXPERIMENTS)

@@ -32,23 +32,23 @@ STANDARD_ERRORS = 4.75  # two-sided false alarm 2e-6: a suite of 500 comparisons
 
 # chapter of the theory -> the modules that hold its identities as IDENTITIES
 CHAPTERS: dict[int, tuple[str, ...]] = {
-    1: ("mulligan.lab.counting", "mulligan.lab.consistency", "mulligan.lab.cause"),
-    2: ("mulligan.lab.likelihood",),
-    3: ("mulligan.lab.energy", "mulligan.lab.matching"),
-    4: ("mulligan.lab.surrogates", "mulligan.lab.contrastive", "mulligan.lab.ascent"),
-    5: ("mulligan.lab.game",),
-    6: ("mulligan.lab.noise_contrastive", "mulligan.lab.efficiency"),
-    7: ("mulligan.lab.langevin", "mulligan.lab.halves", "mulligan.lab.hamiltonian"),
-    8: ("mulligan.lab.tempering", "mulligan.lab.annealing"),
+    1: ("mulligan.lab.identities.counting", "mulligan.lab.identities.consistency", "mulligan.lab.identities.cause"),
+    2: ("mulligan.lab.identities.likelihood",),
+    3: ("mulligan.lab.identities.energy", "mulligan.lab.identities.matching"),
+    4: ("mulligan.lab.identities.surrogates", "mulligan.lab.identities.contrastive", "mulligan.lab.identities.ascent"),
+    5: ("mulligan.lab.identities.game",),
+    6: ("mulligan.lab.identities.noise_contrastive", "mulligan.lab.identities.efficiency"),
+    7: ("mulligan.lab.identities.langevin", "mulligan.lab.identities.halves", "mulligan.lab.identities.hamiltonian"),
+    8: ("mulligan.lab.identities.tempering", "mulligan.lab.identities.annealing"),
     9: (
-        "mulligan.lab.noising",
-        "mulligan.lab.diffusion",
-        "mulligan.lab.robust",
-        "mulligan.lab.denoising",
-        "mulligan.lab.parametrizations",
-        "mulligan.lab.pathwise",
+        "mulligan.lab.identities.noising",
+        "mulligan.lab.identities.diffusion",
+        "mulligan.lab.identities.robust",
+        "mulligan.lab.identities.denoising",
+        "mulligan.lab.identities.parametrizations",
+        "mulligan.lab.identities.pathwise",
     ),
-    10: ("mulligan.lab.relations", "mulligan.lab.latent", "mulligan.lab.strokes"),
+    10: ("mulligan.lab.identities.relations", "mulligan.lab.identities.latent", "mulligan.lab.identities.strokes"),
 }
 
 
@@ -122,9 +122,9 @@ def find_identity(id: str) -> Identity:
     >>> find_identity("density.joint").chapter
     1
     """
-    from mulligan.lab.experiments import EXPERIMENTS
+    from mulligan.lab.identities.phenomena import PHENOMENA
 
-    known = {identity.id: identity for identity in (*identities(), *EXPERIMENTS)}
+    known = {identity.id: identity for identity in (*identities(), *PHENOMENA)}
     if id not in known:
         near = get_close_matches(id, known, n=3, cutoff=0.4)
         raise UsageError(f"no identity is called '{id}'", "", f"near: {', '.join(near) or 'none'}", "mulligan verify")

@@ -29,18 +29,20 @@ def write_json(report: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     write_whole(text + "\n", path)
 
 
-def write_whole(text: str, path: str | os.PathLike[str]) -> None:
-    """Write a text file all at once: a temporary file beside it, then a rename. Raises SetupError."""
+def write_whole(content: str | bytes, path: str | os.PathLike[str]) -> None:
+    """Write a file all at once: a temporary file beside it, then a rename. Raises SetupError."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # Half a surrogate pair is no UTF-8; as \udc80 it is valid inside a JSON string and visible in a page.
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        beside.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         where = error.strerror or type(error).__name__
-        raise SetupError(f"cannot write {path}", where, "The report would be lost", "choose another -o DIR") from error
+        raise SetupError(
+            f"cannot write {path}", where, "What was made would be lost", "choose another -o DIR"
+        ) from error
 
 
 def _plain(item: Any) -> Any:

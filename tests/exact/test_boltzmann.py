@@ -18,7 +18,7 @@ from scipy.special import chdtri
 
 import mulligan.models.boltzmann as boltzmann
 from mulligan.errors import UsageError
-from mulligan.lab.contrastive import gibbs_sweep
+from mulligan.lab.identities.contrastive import gibbs_sweep
 from mulligan.learners.boltzmann import (
     BoltzmannDescent,
     BoltzmannHealth,

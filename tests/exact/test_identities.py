@@ -5,11 +5,9 @@ The same functions are what ``mulligan verify`` prints. Three seeds draw three s
 
 from __future__ import annotations
 
-import doctest
 import json
 import math
 from dataclasses import replace
-from importlib import import_module
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +15,7 @@ import pytest
 from saboteurs.identities import TWINS
 
 from mulligan.errors import UsageError
-from mulligan.lab.experiments import EXPERIMENTS
+from mulligan.lab.identities.phenomena import PHENOMENA
 from mulligan.lab.identity import (
     CHAPTERS,
     Check,
@@ -34,7 +32,7 @@ from mulligan.lab.identity import (
     to_json,
 )
 
-EVERYTHING = {identity.id: identity for identity in (*identities(), *EXPERIMENTS)}
+EVERYTHING = {identity.id: identity for identity in (*identities(), *PHENOMENA)}
 MUTANTS = [(identity.id, name) for identity in EVERYTHING.values() for name in identity.mutants]
 
 
@@ -76,7 +74,7 @@ def test_ids_and_chapters():
         (identity.id for identity in identities()),
         key=[identity.id for c in CHAPTERS for identity in identities(c)].index,
     )
-    assert len(EVERYTHING) == len(identities()) + len(EXPERIMENTS)
+    assert len(EVERYTHING) == len(identities()) + len(PHENOMENA)
     prefixes = {1: {"density"}, 2: {"mle"}, 3: {"ebm"}, 4: {"cd", "em"}, 5: {"game"}, 6: {"nce"}}
     prefixes |= {7: {"langevin", "mala", "hmc"}, 8: {"tempering", "annealing"}, 9: {"diffusion"}, 10: {"relation"}}
     for identity in EVERYTHING.values():
@@ -104,7 +102,7 @@ def test_the_theory_page_is_covered():
     assert promised <= set(EVERYTHING)
     experiments = {"density.curse", "mle.chasing", "hmc.smooth", "tempering.slow"}
     experiments |= {"diffusion.robust.ode", "relation.one_stroke.holes", "relation.guided"}
-    assert experiments <= {experiment.id for experiment in EXPERIMENTS}
+    assert experiments <= {experiment.id for experiment in PHENOMENA}
 
 
 @pytest.mark.parametrize("call", [lambda: find_identity("density.jiont"), lambda: run_identity("density.jiont")])
@@ -186,15 +184,3 @@ def test_json_has_the_promised_keys():
     found = to_json(run_identity("density.marginal"))
     assert list(found) == ["id", "left", "right", "difference", "error", "verdict", "level"]
     assert (found["id"], found["verdict"], found["level"]) == ("density.marginal", "holds", "rounding")
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        *(f"mulligan.lab.{name}" for name in ("identity", "experiments", "schedules", "waves")),
-        *(name for names in CHAPTERS.values() for name in names),
-    ],
-)
-def test_examples_run(module):
-    found = doctest.testmod(import_module(module))
-    assert found.failed == 0

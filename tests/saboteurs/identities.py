@@ -14,10 +14,10 @@ from saboteurs.discrete import first_beta_forgotten, move_at_old_beta, weight_af
 from saboteurs.maximisations import MomentWithoutCovariance, ShiftSubtractedTwice
 from saboteurs.samplers import ADJUSTED, ORBIT, Adjusted, Orbit, Unadjusted
 
-from mulligan.lab.annealing import LEVELS, rung_of
-from mulligan.lab.contrastive import gibbs_sweep
-from mulligan.lab.diffusion import KERNELS
-from mulligan.lab.energy import model_of
+from mulligan.lab.identities.annealing import LEVELS, rung_of
+from mulligan.lab.identities.contrastive import gibbs_sweep
+from mulligan.lab.identities.diffusion import KERNELS
+from mulligan.lab.identities.energy import model_of
 from mulligan.learners.expectation_maximisation import mixture_em
 from mulligan.models.energy import EnergyModel
 from mulligan.objectives.noise_contrastive import noise_contrastive_loss

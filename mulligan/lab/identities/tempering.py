@@ -256,7 +256,7 @@ IDENTITIES = (
     ),
 )
 
-EXPERIMENTS = (
+PHENOMENA = (
     Identity(
         "tempering.slow",
         8,

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mulligan.core import Kernel
-from mulligan.lab.halves import plane_laws
+from mulligan.lab.identities.halves import plane_laws
+from mulligan.lab.identities.langevin import Sharpened, line_law
 from mulligan.lab.identity import Check, Identity, order, rounding
-from mulligan.lab.langevin import Sharpened, line_law
 from mulligan.loop import compile_small
 from mulligan.samplers.hmc import HamiltonianMonteCarlo, Shot, leapfrog
 from mulligan.samplers.langevin import MetropolisLangevin
@@ -307,7 +307,7 @@ IDENTITIES = (
     ),
 )
 
-EXPERIMENTS = (
+PHENOMENA = (
     Identity(
         "hmc.smooth",
         7,

@@ -1,8 +1,8 @@
-"""Experiments [E]: phenomena of the tutorial, measured with their error. They are not equations, so ``verify`` omits them.
+"""Phenomena, marked [E] in the theory: measured with their error. They are not equations, so ``verify`` omits them.
 
 They are kept in the form of an identity (a left and a right side, an error, a verdict, planted mistakes), so that
 ``run_identity`` runs them and the tests see each of them fail.
-Experiments: ``density.curse``, ``mle.chasing``, ``cd.overshoot``; those of chapters 7 to 10 are ``hmc.smooth``,
+Phenomena: ``density.curse``, ``mle.chasing``, ``cd.overshoot``; those of chapters 7 to 10 are ``hmc.smooth``,
 ``tempering.slow``, ``diffusion.robust.ode``, ``relation.one_stroke.holes``, ``relation.guided``.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab import hamiltonian, robust, strokes, tempering
-from mulligan.lab.contrastive import every_state, lattice_law, machine_of
+from mulligan.lab.identities import hamiltonian, robust, strokes, tempering
+from mulligan.lab.identities.contrastive import every_state, lattice_law, machine_of
+from mulligan.lab.identities.surrogates import THETAS, contrast, current_law, flat, several
 from mulligan.lab.identity import Check, Identity, excess, mean_and_error, monte_carlo, rounding
-from mulligan.lab.surrogates import THETAS, contrast, current_law, flat, several
 from mulligan.targets.counting import Histogram
 
 
@@ -164,7 +164,7 @@ def _overshoot(seed: int, *, reach: float = 40.0) -> Check:
     )
 
 
-EXPERIMENTS = (
+PHENOMENA = (
     Identity(
         "density.curse",
         1,
@@ -192,8 +192,8 @@ EXPERIMENTS = (
         {"a step that is short enough": {"reach": 0.5}},
         "Hinton 2002",
     ),
-    *hamiltonian.EXPERIMENTS,
-    *tempering.EXPERIMENTS,
-    *robust.EXPERIMENTS,
-    *strokes.EXPERIMENTS,
+    *hamiltonian.PHENOMENA,
+    *tempering.PHENOMENA,
+    *robust.PHENOMENA,
+    *strokes.PHENOMENA,
 )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from mulligan.lab.contrastive import every_state, gibbs_sweep, lattice_law, machine_of
+from mulligan.lab.identities.contrastive import every_state, gibbs_sweep, lattice_law, machine_of
 from mulligan.lab.identity import Check, Identity, excess, order, rounding
 from mulligan.loop import compile_small
 from mulligan.targets.discrete import RestrictedBoltzmann

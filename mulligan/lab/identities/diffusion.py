@@ -2,9 +2,9 @@
 
 Definition. Of dx = f x dt + g dB the random half x → α_{t+Δt|t} x + σ_{t+Δt|t} e carries p_t to p_{t+Δt} exactly, and the
 deterministic half x + (f x − ½ g² ∇ log p_t) Δt does so up to O(Δt²); both together carry it to p_{t+2Δt}: they have the
-same sign, where those of Langevin dynamics oppose (``mulligan.lab.halves``). Backwards, the deterministic half alone leads
-from p_t to p_{t−Δt} (the ODE); twice that and the random half lead there, too: "two back, one forward" (the SDE). For the
-notes' walk, with a = σ²Δt, these are x + (a/2) ∇ log p_t and x + a ∇ log p_t + √a e. In the plane: p_t on a
+same sign, where those of Langevin dynamics oppose (``mulligan.lab.identities.halves``). Backwards, the deterministic half
+alone leads from p_t to p_{t−Δt} (the ODE); twice that and the random half lead there, too: "two back, one forward" (the
+SDE). For the notes' walk, with a = σ²Δt, these are x + (a/2) ∇ log p_t and x + a ∇ log p_t + √a e. In the plane: p_t on a
 grid, averages of eight waves, the steps those of the library's reverse samplers.
 Identities: ``diffusion.halves``, ``diffusion.halves.random``, ``diffusion.reverse_ode``, ``diffusion.reverse_sde``.
 """
@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab.halves import plane_laws
+from mulligan.lab.identities.halves import plane_laws
+from mulligan.lab.identities.schedules import BOTH, Tangent, either, kept, moments, numbers, schedules
+from mulligan.lab.identities.waves import averages_after, size_of, wave_averages
 from mulligan.lab.identity import Check, Identity, order, rounding
-from mulligan.lab.schedules import BOTH, Tangent, either, kept, moments, numbers, schedules
-from mulligan.lab.waves import averages_after, size_of, wave_averages
 from mulligan.loop import compile_small
 from mulligan.samplers.reverse import DDIM, Ancestral, EulerODE, ReverseSDE
 from mulligan.targets.noised import NoisedMixture

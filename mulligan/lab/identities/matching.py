@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from mulligan.lab.energy import (
+from mulligan.lab.identities.energy import (
     HALF_BOX,
     log_densities,
     model_of,

@@ -18,9 +18,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from mulligan.core import Density
-from mulligan.lab.contrastive import every_state, lattice_law, machine_of
+from mulligan.lab.identities.contrastive import every_state, lattice_law, machine_of
+from mulligan.lab.identities.surrogates import flat
 from mulligan.lab.identity import Check, Identity, rounding
-from mulligan.lab.surrogates import flat
 from mulligan.loop import compile_small
 from mulligan.models.energy import Box, EnergyModel, Tilt
 from mulligan.nets.mlp import MLP, make_mlp

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mulligan.core import Kernel
+from mulligan.lab.identities.langevin import Step, langevin, log_and_score, noise_of_dt, uphill, whole_gradient
 from mulligan.lab.identity import Check, Identity, order
-from mulligan.lab.langevin import Step, langevin, log_and_score, noise_of_dt, uphill, whole_gradient
 from mulligan.loop import compile_small
 from mulligan.samplers.annealing import flat
 from mulligan.targets.mixture import GaussianMixture

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.lab.diffusion import NOW, PLANE, on_plane
-from mulligan.lab.halves import plane_laws
+from mulligan.lab.identities.diffusion import NOW, PLANE, on_plane
+from mulligan.lab.identities.halves import plane_laws
+from mulligan.lab.identities.noising import FEW, LINE, STEP, TIMES, clean_density, line_laws, normal, seen
+from mulligan.lab.identities.schedules import BOTH, kept, numbers
 from mulligan.lab.identity import Check, Identity, excess, order, rounding
-from mulligan.lab.noising import FEW, LINE, STEP, TIMES, clean_density, line_laws, normal, seen
-from mulligan.lab.schedules import BOTH, kept, numbers
 from mulligan.targets.mixture import GaussianMixture
 from mulligan.targets.noised import NoisedMixture
 

@@ -2,8 +2,8 @@
 
 Definition. x' = x + (Δt/2) ∇ log π(x) + √Δt e; as Δt → 0, dx = ½ ∇ log π dt + dB, whose law p_t obeys the Fokker-Planck
 equation ∂p/∂t = −½ div(p ∇ log π) + ½ Δp and the H-theorem dKL(p_t‖π)/dt = −½ E|∇ log p_t/π|². The gradient half squeezes,
-the noise half diffuses (``mulligan.lab.halves``). The kernels are the library's ``Langevin``; its laws are propagated on
-grids, or exactly where a step is affine, so nothing here is random.
+the noise half diffuses (``mulligan.lab.identities.halves``). The kernels are the library's ``Langevin``; its laws are
+propagated on grids, or exactly where a step is affine, so nothing here is random.
 Identities: ``langevin.limit``, ``langevin.limit.step``, ``langevin.stationary``, ``langevin.stationary.bias``.
 """
 

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab.diffusion import PLANE, on_plane
-from mulligan.lab.halves import plane_laws
+from mulligan.lab.identities.diffusion import PLANE, on_plane
+from mulligan.lab.identities.halves import plane_laws
+from mulligan.lab.identities.noising import normal
+from mulligan.lab.identities.schedules import BOTH, Numbers, either, kept, numbers
 from mulligan.lab.identity import Check, Identity, excess, rounding
-from mulligan.lab.noising import normal
-from mulligan.lab.schedules import BOTH, Numbers, either, kept, numbers
 from mulligan.loop import compile_small
 from mulligan.samplers.ode import solve_with_divergence
 from mulligan.targets.noised import NoisedMixture

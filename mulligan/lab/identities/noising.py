@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mulligan.lab.identities.langevin import line_law
+from mulligan.lab.identities.schedules import BOTH, Tangent, kept, moments, numbers, schedules
 from mulligan.lab.identity import Check, Identity, rounding
-from mulligan.lab.langevin import line_law
-from mulligan.lab.schedules import BOTH, Tangent, kept, moments, numbers, schedules
 from mulligan.loop import compile_small
 from mulligan.targets.mixture import GaussianMixture
 from mulligan.targets.noised import NoisedMixture

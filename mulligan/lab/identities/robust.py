@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mulligan.lab.identities.noising import FEW, LINE, STEP, TIMES, seen
+from mulligan.lab.identities.schedules import BOTH, kept, numbers
 from mulligan.lab.identity import Check, Identity, excess, order, rounding
-from mulligan.lab.noising import FEW, LINE, STEP, TIMES, seen
-from mulligan.lab.schedules import BOTH, kept, numbers
 from mulligan.loop import compile_small
 from mulligan.samplers.reverse import HeunODE, ReverseSDE
 from mulligan.targets.mixture import GaussianMixture
@@ -240,7 +240,7 @@ IDENTITIES = (
     ),
 )
 
-EXPERIMENTS = (
+PHENOMENA = (
     Identity(
         "diffusion.robust.ode",
         9,

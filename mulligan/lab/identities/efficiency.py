@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab.energy import rules
+from mulligan.lab.identities.energy import rules
+from mulligan.lab.identities.noise_contrastive import information, newton
 from mulligan.lab.identity import Check, Identity, excess, monte_carlo, rounding
-from mulligan.lab.noise_contrastive import information, newton
 from mulligan.loop import compile_small
 
 

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab.denoising import joint_mass, wrong_scores
+from mulligan.lab.identities.denoising import joint_mass, wrong_scores
+from mulligan.lab.identities.noising import FEW, LINE, TIMES, seen
+from mulligan.lab.identities.schedules import BOTH, numbers, schedules
 from mulligan.lab.identity import Check, Identity, rounding
-from mulligan.lab.noising import FEW, LINE, TIMES, seen
-from mulligan.lab.schedules import BOTH, numbers, schedules
 from mulligan.loop import compile_small
 from mulligan.models.denoiser import OUTPUTS, Denoiser
 from mulligan.objectives.denoising import Denoising

@@ -25,7 +25,7 @@ def waves(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def wave_averages(seed: int, law: GaussianMixture, alpha: Any, sigma: Any) -> np.ndarray:
     """E h(α x_0 + σ e) of the eight waves for each of n pairs (α, σ), (n, 8): the truth.
 
-    >>> from mulligan.lab.halves import plane_laws
+    >>> from mulligan.lab.identities.halves import plane_laws
     >>> wave_averages(0, plane_laws(0)[0], np.ones(3), np.zeros(3)).shape
     (3, 8)
     """

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from mulligan.lab.contrastive import every_state, lattice_law, machine_of
-from mulligan.lab.energy import machine_slopes, moved
+from mulligan.lab.identities.contrastive import every_state, lattice_law, machine_of
+from mulligan.lab.identities.energy import machine_slopes, moved
+from mulligan.lab.identities.surrogates import contrast, current_law, flat, several
 from mulligan.lab.identity import Check, Identity, excess, rounding
-from mulligan.lab.surrogates import contrast, current_law, flat, several
 from mulligan.loop import compile_small
 from mulligan.targets.discrete import RestrictedBoltzmann
 from mulligan.targets.gaussian import Gaussian

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab.energy import log_densities, network_of, references, rules
+from mulligan.lab.identities.energy import log_densities, network_of, references, rules
 from mulligan.lab.identity import Check, Identity, monte_carlo, rounding
 from mulligan.loop import compile_small
 from mulligan.objectives.noise_contrastive import NoiseContrast, noise_contrastive_loss

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab.diffusion import NOW, PLANE, SHORT, on_plane, reversed_at_once, reversed_steps
-from mulligan.lab.halves import plane_laws
+from mulligan.lab.identities.diffusion import NOW, PLANE, SHORT, on_plane, reversed_at_once, reversed_steps
+from mulligan.lab.identities.halves import plane_laws
+from mulligan.lab.identities.schedules import BOTH, kept, numbers
+from mulligan.lab.identities.waves import averages_after, size_of, wave_averages
 from mulligan.lab.identity import Check, Identity, excess, order, rounding
-from mulligan.lab.schedules import BOTH, kept, numbers
-from mulligan.lab.waves import averages_after, size_of, wave_averages
 from mulligan.loop import compile_small
 from mulligan.samplers.reverse import Ancestral
 from mulligan.targets.mixture import GaussianMixture
@@ -233,7 +233,7 @@ IDENTITIES = (
     ),
 )
 
-EXPERIMENTS = (
+PHENOMENA = (
     Identity(
         "relation.one_stroke.holes",
         10,

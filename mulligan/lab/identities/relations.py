@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab.denoising import INNER, posterior
+from mulligan.lab.identities.denoising import INNER, posterior
+from mulligan.lab.identities.noising import FEW, LINE, TIMES, line_laws, seen, seen_at
+from mulligan.lab.identities.pathwise import Affine, marginal, path_law, some_law, step_back
+from mulligan.lab.identities.schedules import RATE, Tangent, moments, numbers, schedules
 from mulligan.lab.identity import Check, Identity, excess, rounding
-from mulligan.lab.noising import FEW, LINE, TIMES, line_laws, seen, seen_at
-from mulligan.lab.pathwise import Affine, marginal, path_law, some_law, step_back
-from mulligan.lab.schedules import RATE, Tangent, moments, numbers, schedules
 from mulligan.loop import compile_small
 from mulligan.models.flow import Mixing
 from mulligan.targets.counting import Histogram

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mulligan.lab.counting import cells_of, densities
+from mulligan.lab.identities.counting import cells_of, densities
 from mulligan.lab.identity import Check, Identity, mean_and_error, monte_carlo, order
 from mulligan.targets.counting import Histogram
 

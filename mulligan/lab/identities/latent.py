@@ -18,9 +18,9 @@ import numpy as np
 from mulligan.data.codec import Part
 from mulligan.data.native import NativeCodec
 from mulligan.data.table import Column, Schema
+from mulligan.lab.identities.pathwise import Affine, Moments, kl, path_law
+from mulligan.lab.identities.schedules import kept
 from mulligan.lab.identity import Check, Identity, excess, rounding
-from mulligan.lab.pathwise import Affine, Moments, kl, path_law
-from mulligan.lab.schedules import kept
 from mulligan.loop import compile_small
 from mulligan.models.columns import columns_of
 from mulligan.models.factor import FactorModel, ppca_closed_form
