@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "anomaly": ("anomaly", "Unusual rows of a table: p-values, flags at a level, and the columns that made them so."),
     "sample-density": ("sample_density", "Draw from any log density by several samplers, each with its verdict."),
     "verify": ("verify", "The identities of the tutorial: left, right, difference, error, verdict."),
+    "lab": ("lab", "The experiments of the tutorial, as pages that play, animations and numbers."),
     "show": ("show", "What a model folder holds and how it was made."),
     "doctor": ("doctor", "Versions, device, memory, write test: what this installation can do."),
 }

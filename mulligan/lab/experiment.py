@@ -72,9 +72,10 @@ def read_parameters(function: Callable[..., Any], given: Mapping[str, Any]) -> d
     name = getattr(function, "__name__", "it")
     for key in given:
         if key not in known:
-            near = get_close_matches(key, known, n=2, cutoff=0.4)
-            hint = f"near: {', '.join(near)}" if near else f"it has: {', '.join(known)}"
-            raise UsageError(f"'{name}' has no parameter '{key}'", "", hint, f"mulligan lab {name} --help")
+            near = get_close_matches(key, known, n=1, cutoff=0.6)
+            which = f". Did you mean {near[0]}?" if near else ""
+            has = "; ".join(f"{each}: {expected(hints[each])}" for each in known)
+            raise UsageError(f"'{name}' has no parameter '{key}'{which}", "", f"It has {has}", "--set KEY=VALUE")
     return {key: _read(key, given[key], hints[key]) if key in given else value for key, value in known.items()}
 
 
