@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Which tests stay in one of them says tests/conftest.py: pytest-xdist 3.8 alone would mix them under pytest 9.2.
 WORKERS ?= 2
 
-.PHONY: demo test test-slow lint format bench calibration benchmarks docs ready clean
+.PHONY: demo test test-slow lint format bench calibration benchmarks recordings docs ready clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mulligan compare penguins --effort quick --seed 7 -o demo-report --overwrite
@@ -47,6 +47,16 @@ benchmarks: $(VENV)/.tested
 	$(BIN)/python -m benchmarks.energy
 	$(BIN)/python -m benchmarks.log_z
 
+# What ships for the experiments, made anew (the trained ones take minutes).
+recordings: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.verify
+	$(BIN)/python -m benchmarks.recordings
+
+# The site, strict and offline, in docs/_build/html; open index.html from the disk.
+docs: $(VENV)/.documented
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python docs/_site/check.py docs/_build/html
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mulligan needs Python 3.11 or newer; try: make demo PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -63,14 +73,18 @@ $(VENV)/.linted: $(VENV)/.installed
 	$(PIP) -e '.[lint]'
 	touch $@
 
-# What .ci/run needs, by one run of pip in place of three.
+$(VENV)/.documented: $(VENV)/.installed
+	$(PIP) -e '.[docs]'
+	touch $@
+
+# What .ci/run needs, by one run of pip in place of four.
 ready: $(VENV)/bin/python
-	$(PIP) -e '.[test,lint]'
-	touch $(VENV)/.installed $(VENV)/.tested $(VENV)/.linted
+	$(PIP) -e '.[test,lint,docs]'
+	touch $(VENV)/.installed $(VENV)/.tested $(VENV)/.linted $(VENV)/.documented
 
 $(VENV)/.benched: $(VENV)/.tested
 	$(PIP) -e '.[bench]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-report .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) docs/_build docs/api docs/results demo-report .pytest_cache .mypy_cache .ruff_cache

@@ -24,6 +24,7 @@ _HOME = {
     "Scorecard": "mulligan.workbench.comparison",
     "load": "mulligan.workbench.artifact",
     "law": "mulligan.targets.named",
+    "verify": "mulligan.lab.verification",
     "sample_density": "mulligan.workbench.density",
     "DensitySamples": "mulligan.workbench.verdicts",
     "Quantity": "mulligan.quantity",

@@ -22,12 +22,14 @@ from typing import Any, Literal
 import numpy as np
 
 from mulligan.errors import UsageError
+from mulligan.quantity import Quantity
 
 Level = Literal["rounding", "order", "monte-carlo"]
 Verdict = Literal["holds", "fails"]
 
 ROUNDING = 1e-9
 SLOPE = 0.1
+Z975 = 1.959963984540054
 STANDARD_ERRORS = 4.75  # two-sided false alarm 2e-6: a suite of 500 comparisons errs once in a thousand runs
 
 # chapter of the theory -> the modules that hold its identities as IDENTITIES
@@ -165,6 +167,20 @@ def to_json(check: Check) -> dict[str, Any]:
     """
     keys = ("id", "left", "right", "difference", "error", "verdict", "level")
     return {key: _finite_or_none(getattr(check, key)) for key in keys}
+
+
+def difference_of(check: Check) -> Quantity:
+    """left − right as a number with its kind: ``numeric`` with the tolerance, or ``estimate`` with its standard error.
+
+    >>> print(difference_of(Check(1.25, 1.0, 0.25, 0.1, "holds", "monte-carlo")))
+    0.25 ± 0.10, estimate
+    """
+    low, high = check.difference - check.error, check.difference + check.error
+    if check.level != "monte-carlo":
+        return Quantity(check.difference, "numeric", low, high, method_low=low, method_high=high, note=check.place)
+    reach = Z975 * check.error
+    ends = (check.difference - reach, check.difference + reach)
+    return Quantity(check.difference, "estimate", *ends, stderr=check.error, note=check.place)
 
 
 def rounding(pairs: Mapping[str, tuple[Any, Any]], tolerance: float = ROUNDING) -> Check:

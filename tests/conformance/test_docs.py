@@ -16,7 +16,7 @@ import pytest
 from mulligan.catalog import FAMILIES
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("families/*.md")])
+PAGES = sorted(page for folder in (".", "families", "chapters") for page in (DOCS / folder).glob("*.md"))
 BLOCK = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUNNING = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
 

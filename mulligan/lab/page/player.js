@@ -136,7 +136,7 @@
     let frame = 0, timer = null, speed = 1;
 
     const places = recording.panels.map((panel) => element("div", { className: panel.kind === "Table" ? "table" : "chart" }));
-    const caption = element("p", { className: "caption" });
+    const caption = element("p", { className: "said", "aria-live": "polite" });
     const numbers = element("dl", { className: "numbers" });
     const counter = element("span", { className: "counter" });
     const button = (shape, label, act) => {
