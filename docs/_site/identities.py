@@ -34,8 +34,8 @@ def table(rows: list[dict[str, Any]], found: dict[str, Any]) -> str:
     body = "".join(f"<tr>{line(row, found['seeds'])}</tr>" for row in rows)
     said = (
         f"Seed 0 of {found['seeds']}; the comparison that comes nearest to failing. Error: tolerance (rounding), "
-        f"allowed deviation of a slope (order), standard error (monte-carlo). All {found['comparisons']} random comparisons of a run "
-        f"are judged together at {found['level']:g}, {found['threshold']:.2f} standard errors each. "
+        f"allowed deviation of a slope (order), standard error (monte-carlo). All {found['comparisons']} random "
+        f"comparisons of a run are judged together at {found['level']:g}, {found['threshold']:.2f} standard errors each. "
         f"Run them: mulligan verify {rows[0]['chapter']} --sabotage"
     )
     whole = f'<table class="docutils identities"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'

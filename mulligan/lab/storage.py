@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def load_recording(path: str | Path) -> Recording:
         with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as file:
             head = json.loads(str(file["recording"]))
             arrays = {name: file[name] for name in file.files if name != "recording"}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         reason = getattr(error, "strerror", None) or "not an npz file with a recording"
         raise FormatError(f"{path} cannot be read", reason, "", "mulligan lab NAME -o recording.npz") from error
     if head.get("format") != FORMAT:
