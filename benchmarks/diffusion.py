@@ -142,7 +142,8 @@ def report(results: list[dict[str, Any]], rounds: int) -> str:
         f"{platform.machine()}, {torch.get_num_threads()} threads of torch; {versions}. Ratio = their time / ours; in "
         "brackets the least and the greatest ratio of any round. Compilation is not counted.",
         "",
-        "| sampler | ours, s | diffusers, s | ratio | products alone, s | most that any code reaches | goal | holds | answers |",
+        "| sampler | ours, s | diffusers, s | ratio | products alone, s | most that any code reaches | goal | holds "
+        "| answers |",
         "|" + "---|" * 9,
     ]
     for r in results:
@@ -157,8 +158,8 @@ def report(results: list[dict[str, Any]], rounds: int) -> str:
         "",
         "The wider the network, the more of the time is its matrix products, which both sides have alike: "
         f"{STEPS} evaluations of {SAMPLES} rows are {_flops(WIDTHS[-1]):.0f} GFLOP at {WIDTHS[-1]} and "
-        f"{_flops(WIDTHS[0]):.1f} at {WIDTHS[0]}. What a compiled loop can save is the rest. Products alone: the least of the "
-        "rounds, by torch.mm into places that are there already; activations, noise and the sampler's own sums come on top.",
+        f"{_flops(WIDTHS[0]):.1f} at {WIDTHS[0]}. What a compiled loop can save is the rest. Products alone: the least of "
+        "the rounds, by torch.mm into places that are there already; activations, noise and the sampler's own sums come on top.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -45,10 +45,10 @@ def page(found: dict) -> str:
     lines = [
         "# The identities of the tutorial, on twenty seeds",
         "",
-        f"`python -m benchmarks.verify`: {len(rows)} identities on {seeds} seeds in one process, mulligan {found['version']}, "
-        f"jax {found['jax']}, {found['machine']}. The first seed took {found['first']:.0f} s (compiling included), a later one "
-        f"{found['later']:.1f} s. Of each seed, {found['comparisons']} Monte-Carlo comparisons are judged together at {LEVEL:g}: "
-        f"{found['threshold']:.2f} standard errors each.",
+        f"`python -m benchmarks.verify`: {len(rows)} identities on {seeds} seeds in one process, "
+        f"mulligan {found['version']}, jax {found['jax']}, {found['machine']}. The first seed took {found['first']:.0f} s "
+        f"(compiling included), a later one {found['later']:.1f} s. Of each seed, {found['comparisons']} Monte-Carlo "
+        f"comparisons are judged together at {LEVEL:g}: {found['threshold']:.2f} standard errors each.",
         "",
         f"Runs in which everything holds: **{found['whole']} of {seeds}**. Planted mistakes refused (at 4.75 standard "
         f"errors, the widest allowance of any run): **{sum(mutants)} of {len(mutants)}**.",
