@@ -158,8 +158,8 @@ def report(results: list[dict[str, Any]], rounds: int) -> str:
         "",
         "The wider the network, the more of the time is its matrix products, which both sides have alike: "
         f"{STEPS} evaluations of {SAMPLES} rows are {_flops(WIDTHS[-1]):.0f} GFLOP at {WIDTHS[-1]} and "
-        f"{_flops(WIDTHS[0]):.1f} at {WIDTHS[0]}. What a compiled loop can save is the rest. Products alone: the least of "
-        "the rounds, by torch.mm into places that are there already; activations, noise and the sampler's own sums come on top.",
+        f"{_flops(WIDTHS[0]):.1f} at {WIDTHS[0]}. What a compiled loop can save is the rest. Products alone: the "
+        "least of the rounds, by torch.mm; activations, noise and the sampler's own sums come on top.",
     ]
     return "\n".join(lines) + "\n"
 
