@@ -15,6 +15,12 @@ from mulligan.errors import UsageError
 EXPERIMENTS: dict[str, tuple[str, int, str]] = {
     "langevin_halves": ("halves", 7, "Langevin's two halves, at equilibrium and away from it"),
     "reverse_walks": ("reverse", 9, "the same draws walked back by the ODE and by the SDE"),
+    "wrong_score": ("wrong_score", 9, "errors of the start and of the score: what the ODE keeps and the SDE forgets"),
+    "pull_to_the_mean": (
+        "pull",
+        9,
+        "the score as an arrow to the mean of where x_t came from, and a regression that learns it",
+    ),
 }
 
 

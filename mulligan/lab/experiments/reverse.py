@@ -129,7 +129,7 @@ def reverse_walks(
             _ends(ode, sde, times),
         ),
         captions=tuple(_caption(k, steps, times[k], crossed["SDE"][k]) for k in range(steps + 1)),
-        see="Both end at p₀. The ODE moves all points in order, along lines of their own; the SDE forgets where one came from.",
+        see="Both end at p₀. The ODE moves all points in order, on lines of their own; the SDE forgets where one came from.",
         numbers={
             "share of neighbours out of order, ODE": _shares(crossed["ODE"], particles),
             "share of neighbours out of order, SDE": _shares(crossed["SDE"], particles),
@@ -192,7 +192,7 @@ def _walks(title: str, paths: np.ndarray, times: np.ndarray) -> Panel:
 def _ends(ode: np.ndarray, sde: np.ndarray, times: np.ndarray) -> Panel:
     """Histograms of all positions at each step, and the exact law of that time."""
     width = CELLS[1] - CELLS[0]
-    count = lambda paths: np.stack([np.histogram(column, CELLS)[0] / (len(column) * width) for column in paths.T])  # noqa: E731
+    count = lambda paths: np.stack([np.histogram(x, CELLS)[0] / (len(x) * width) for x in paths.T])  # noqa: E731
     exact = np.stack([np.diff(distribution(CELLS, t)) / width for t in times])
     middle = 0.5 * (CELLS[1:] + CELLS[:-1])
     layers = (
