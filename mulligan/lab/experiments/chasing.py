@@ -27,8 +27,8 @@ from mulligan.quantity import Quantity
 
 _DIVERGENCES: tuple[tuple[str, Callable, Role, bool], ...] = (
     ("KL(p_data‖p_θ)", forward_kl, "model", False),
-    ("Jensen-Shannon", jensen_shannon, "second", True),
     ("KL(p_θ‖p_data)", reverse_kl, "mark", False),
+    ("Jensen-Shannon", jensen_shannon, "second", True),
 )
 _SHOWN = np.linspace(-9.0, 9.0, 181)
 THRESHOLDS = (2.80, 4.24)

@@ -227,7 +227,6 @@ def _errors(losses: np.ndarray, n: int, masses: np.ndarray, square: float) -> Pa
     theory = np.sqrt([expected_square_error(n, k, masses, square) for k in CELLS])
     measured, most = np.stack([widths, average], axis=-1), 1.5 * float(average.max())
     layers = (
-        Curve("expected, closed form", widths, theory[None], role="data", dashed=True),
         Curve(
             f"measured, {SAMPLES} samples",
             widths,
@@ -236,6 +235,7 @@ def _errors(losses: np.ndarray, n: int, masses: np.ndarray, square: float) -> Pa
             high=(average + 1.96 * error)[None],
             dots=True,
         ),
+        Curve("expected, closed form", widths, theory[None], role="ink", dashed=True),
         Points("the cells of this frame", measured[:, None], role="mark", size=9.0),
     )
     return Panel(

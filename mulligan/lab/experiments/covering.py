@@ -150,7 +150,7 @@ def _densities(title: str, p: np.ndarray, laws: list[np.ndarray], names: tuple[s
         Curve(f"{name}, {title[:14]}", _LINE[_SHOWN], q[:, _SHOWN], role=role, dashed=role == "third")
         for name, q, role in zip(names, laws, _ROLES)
     ]
-    return Panel(title, Scale("x (cm)", -6.0, 6.0), Scale("density (1/cm)", 0.0, 1.25), tuple(layers))
+    return Panel(title, Scale("x (cm)", -6.0, 6.0), Scale("density (1/cm)", 0.0, 1.5), tuple(layers))
 
 
 def _divergences(title: str, every: np.ndarray, values: np.ndarray, names: tuple[str, ...]) -> Panel:
@@ -165,12 +165,13 @@ def _divergences(title: str, every: np.ndarray, values: np.ndarray, names: tuple
 
 def _caption(t: int, every: np.ndarray, found: list[Any]) -> str:
     spread = [float(np.sqrt(found[0][4][way][t])) for way in (0, 1)]
+    left, right = (max(float(found[2][1 + way][way][t]), 0.0) for way in (0, 1))  # −1e-16 would be said as −0.000
     said = f"Step {every[t]}: one Gaussian (blue) has standard deviation {spread[0]:.2f} cm on the left and "
-    return said + f"{spread[1]:.2f} cm on the right; three Gaussians (dashed) have KL {found[2][1][0][t]:.3f} and {found[2][2][1][t]:.3f} nats."
+    return said + f"{spread[1]:.2f} cm on the right; three Gaussians (dashed) have KL {left:.3f} and {right:.3f} nats."
 
 
 def _numbers(values: np.ndarray) -> tuple[Quantity, ...]:
-    return tuple(Quantity(float(v), "numeric", float(v) - 1e-6, float(v) + 1e-6, unit="nats") for v in values)
+    return tuple(Quantity(max(float(v), 0.0), "numeric", float(v) - 1e-6, float(v) + 1e-6, unit="nats") for v in values)
 
 
 def _checks(

@@ -138,11 +138,11 @@ def _curve(
     data: np.ndarray, nearest: np.ndarray, moving: np.ndarray, whole: np.ndarray, best: float, miss: float
 ) -> Panel:
     fine = np.linspace(0.05, 0.95, 91)
-    laws = mating_law(fine)
+    laws, most = mating_law(fine), 1.6 * float(whole.max())
     layers = (
         Curve("KL(p_data‖p_π)", fine, kl_of_states(data, laws)[None], role="mark"),
         Curve("KL(p*‖p_π)", fine, kl_of_states(nearest, laws)[None], role="model", dashed=True),
         Points("p", np.stack([moving, whole], axis=-1)[:, None], role="mark", size=9.0),
         Points("p*", np.array([[[best, miss]]]), role="second", size=9.0, opacity=1.0),
     )
-    return Panel("one curve is the other, lifted", Scale("allele frequency π", 0.0, 1.0), Scale("nats", 0.0), layers)
+    return Panel("one curve is the other, lifted", Scale("allele frequency π", 0.0, 1.0), Scale("nats", 0.0, most), layers)
