@@ -122,14 +122,15 @@ def test_one_gaussian_covers_or_chases_and_three_do_both():
             assert kl[-1] < 0.7 * kl[0] and kl.min() > -1e-9
 
 
-def test_covering_refuses_the_directions_exchanged(monkeypatch):
-    right = covering.Grid
-    monkeypatch.setattr(covering, "Grid", lambda points, log_p, forward: right(points, log_p, 1.0 - forward))
-    assert {0, 1} <= failing(covering.covering_and_chasing(steps=799))  # another shape: compiled anew
-
-
-def test_covering_refuses_a_run_that_is_too_short():
-    assert 3 in failing(covering.covering_and_chasing(steps=50))
+@pytest.mark.parametrize(
+    "planted, wanted",
+    [(lambda leaf: leaf[::-1], {0, 1}), (lambda leaf: 0 * leaf + leaf[:, :1], {0, 1, 3})],
+    ids=["directions exchanged", "never a step"],
+)
+def test_covering_refuses(planted, wanted, monkeypatch):
+    right = covering._descend
+    monkeypatch.setattr(covering, "_descend", lambda *given: [planted(np.asarray(leaf)) for leaf in right(*given)])
+    assert wanted <= failing(covering.covering_and_chasing())
 
 
 # --- the threshold ----------------------------------------------------------------------------------------------------
@@ -166,7 +167,9 @@ def test_the_legs_add_up_and_the_foot_is_the_nearest():
 def test_projection_refuses_a_curve_that_is_no_exponential_family(monkeypatch):
     bent = lambda f: np.stack([(1 - f) ** 2, 2 * f * (1 - f) ** 2, f**2 * (3 - 2 * f)], axis=-1)  # noqa: E731
     right = projection.mating_law
-    monkeypatch.setattr(projection, "mating_law", lambda f: bent(np.asarray(f)) / bent(np.asarray(f)).sum(-1)[..., None])
+    monkeypatch.setattr(
+        projection, "mating_law", lambda f: bent(np.asarray(f)) / bent(np.asarray(f)).sum(-1)[..., None]
+    )
     assert np.allclose(right(0.3).sum(), 1) and {0, 2} <= failing(projection.projection())
 
 
@@ -185,11 +188,12 @@ def test_the_averages_meet_and_the_short_learners_density_is_off():
     assert np.isclose(curve.y[-1].sum() * (curve.x[1] - curve.x[0]), 1, atol=0.01)
 
 
-def test_energy_refuses_a_wrong_density(monkeypatch):
-    monkeypatch.setattr(energy, "normalised", lambda log_p, right=energy.normalised: right(0.7 * log_p))
+def test_energy_refuses_a_density_from_right_to_left(monkeypatch):
+    monkeypatch.setattr(energy, "normalised", lambda log_p, right=energy.normalised: right(log_p[..., ::-1]))
     assert {0, 1} <= failing(energy.energy_learning())
 
 
+@pytest.mark.slow
 def test_long_chains_from_q_learn_a_density():
     """With enough steps the chains that start anew reach p_θ, and the sentence about short ones fails."""
     assert 2 in failing(energy.energy_learning(steps=30, step_size=0.6, updates=200, rate=0.1))

@@ -112,8 +112,11 @@ def covering_and_chasing(
     found = []
     for k in (1, 2, 3):
         means = np.linspace(-2.5, 2.5, k) if k > 1 else np.zeros(1)
-        start = GaussianMixture(np.zeros(k), (means + jitter * rng.normal(size=k))[:, None], np.full((k, 1, 1), 1.2))
-        found.append([np.asarray(part) for part in _descend(start, jnp.asarray(log_p), points, rates, jnp.asarray(every))])
+        moved = (means + jitter * rng.normal(size=k))[:, None]
+        start = GaussianMixture(*map(jnp.asarray, (np.zeros(k), moved, np.full((k, 1, 1), 1.2))))
+        found.append(
+            [np.asarray(part) for part in _descend(start, jnp.asarray(log_p), points, rates, jnp.asarray(every))]
+        )
     return _recording(np.exp(log_p), every, found, (float(law.mean[0]), float(law.covariance[0, 0])))
 
 
@@ -126,7 +129,7 @@ def _recording(p: np.ndarray, every: np.ndarray, found: list[Any], moments: tupl
     forward = np.stack([each[1][0] for each in found])  # (3, frames): KL(p_data‖p_θ) where it is descended
     reverse = np.stack([each[2][1] for each in found])
     names = ("1 Gaussian", "2 Gaussians", "3 Gaussians")
-    quantities = {}
+    quantities: dict[str, tuple[Quantity, ...]] = {}
     for way, values in (("KL(p_data‖p_θ)", forward), ("KL(p_θ‖p_data)", reverse)):
         quantities |= {f"{way}, {k + 1}": _numbers(values[k]) for k in range(3)}
     return Recording(
@@ -160,7 +163,9 @@ def _divergences(title: str, every: np.ndarray, values: np.ndarray, names: tuple
     for name, value, role in zip(names, values, _ROLES):
         layers.append(Curve(f"{name}: {kind}", every.astype(float), value[None], role=role))
         layers.append(Points(f"now, {name}: {kind}", np.stack([every, value], axis=-1)[:, None], role=role, size=8.0))
-    return Panel(title, Scale("steps of descent"), Scale("nats", 0.0, 1.1 * float(values.max())), tuple(layers), legend=False)
+    return Panel(
+        title, Scale("steps of descent"), Scale("nats", 0.0, 1.1 * float(values.max())), tuple(layers), legend=False
+    )
 
 
 def _caption(t: int, every: np.ndarray, found: list[Any]) -> str:
@@ -187,7 +192,12 @@ def _checks(
         ),
         "chasing: one Gaussian lies in one mode": rounding({"95 % of its mass": (excess(0.95, share), 0.0)}),
         "the divergence that is descended falls": rounding(
-            {"last below first": (excess(np.r_[forward[:, -1], reverse[:, -1]], np.r_[forward[:, 0], reverse[:, 0]]), 0.0)}
+            {
+                "last below first": (
+                    excess(np.r_[forward[:, -1], reverse[:, -1]], np.r_[forward[:, 0], reverse[:, 0]]),
+                    0.0,
+                )
+            }
         ),
         "three Gaussians: both directions reach 0": rounding(
             {"forward": (forward[2, -1], 0.0), "reverse": (reverse[2, -1], 0.0)}, tolerance=1e-3

@@ -57,7 +57,7 @@ def curse(
             _shares("cells with at least one point", dims, occupied, expected[0], "share of the cells", "model"),
             _shares(f"points within {depth:g} of the surface", dims, near, expected[1], "share of the points", "mark"),
         ),
-        captions=tuple(_caption(d, bins, n, o[0], s[0]) for d, o, s in zip(dims, occupied, near)),
+        captions=tuple(_caption(d, bins, n, float(o[0]), float(s[0])) for d, o, s in zip(dims, occupied, near)),
         see="The first two coordinates look the same throughout, while almost every cell of the cube goes empty.",
         numbers={"occupied cells": _quantities(occupied), "points near the surface": _quantities(near)},
         checks={

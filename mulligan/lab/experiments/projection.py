@@ -120,7 +120,9 @@ def _triangle(data: np.ndarray, nearest: np.ndarray, models: np.ndarray) -> Pane
         Points("p, moving", _placed(models)[:, None], role="mark", size=9.0, opacity=1.0),
     )
     x = Scale("share of A alleles (corners: aa left, AA right)", -0.08, 1.08)
-    return Panel("laws as points of a triangle", x, Scale("height: share of aA × 0.87", -0.06, 1.38), layers, square=True)
+    return Panel(
+        "laws as points of a triangle", x, Scale("height: share of aA × 0.87", -0.06, 1.38), layers, square=True
+    )
 
 
 def _bars(whole: np.ndarray, miss: float, along: np.ndarray) -> Panel:
@@ -145,4 +147,6 @@ def _curve(
         Points("p", np.stack([moving, whole], axis=-1)[:, None], role="mark", size=9.0),
         Points("p*", np.array([[[best, miss]]]), role="second", size=9.0, opacity=1.0),
     )
-    return Panel("one curve is the other, lifted", Scale("allele frequency π", 0.0, 1.0), Scale("nats", 0.0, most), layers)
+    return Panel(
+        "one curve is the other, lifted", Scale("allele frequency π", 0.0, 1.0), Scale("nats", 0.0, most), layers
+    )
