@@ -76,7 +76,7 @@ def edges_of(cells: int) -> list[np.ndarray]:
 def masses_of(law: GaussianMixture) -> tuple[np.ndarray, float]:
     """P of each of the 60 x 60 finest cells (Gauss-Legendre, four nodes a side), and ∫ p².
 
-    >>> abs(masses_of(plane_law())[0].sum() - 1) < 1e-5
+    >>> bool(abs(masses_of(plane_law())[0].sum() - 1) < 1e-5)
     True
     """
     node, weight = np.polynomial.legendre.leggauss(4)
