@@ -13,6 +13,12 @@ from mulligan.errors import UsageError
 
 # name -> (its file, chapter of the theory, what is seen), in the order of the tutorial
 EXPERIMENTS: dict[str, tuple[str, int, str]] = {
+    "counting": ("counting", 1, "points in cells become a density; the best width of a cell"),
+    "curse": ("curse", 1, "empty cells and crowded shells as dimensions are added"),
+    "covering_and_chasing": ("covering", 2, "one, two and three Gaussians fitted by KL in both directions"),
+    "chasing_threshold": ("chasing", 2, "how far apart two modes must be to be chased"),
+    "projection": ("projection", 2, "the data's law projected onto a curve of models"),
+    "energy_learning": ("energy", 3, "an energy-based model learns until two averages agree"),
     "langevin_halves": ("halves", 7, "Langevin's two halves, at equilibrium and away from it"),
     "reverse_walks": ("reverse", 9, "the same draws walked back by the ODE and by the SDE"),
     "wrong_score": ("wrong_score", 9, "errors of the start and of the score: what the ODE keeps and the SDE forgets"),
