@@ -14,6 +14,11 @@ from mulligan.errors import UsageError
 # name -> (its file, chapter of the theory, what is seen), in the order of the tutorial
 EXPERIMENTS: dict[str, tuple[str, int, str]] = {
     "langevin_halves": ("halves", 7, "Langevin's two halves, at equilibrium and away from it"),
+    "golf": ("golf", 10, "all families on one course: holes, strokes, balls and gaps, measured"),
+    "more_strokes": ("more_strokes", 10, "holes found against the number of strokes, with the true score"),
+    "guided": ("guided", 10, "a blurred model's draws moved by a critic: a little helps, too much collapses"),
+    "flow_and_ode": ("flow_and_ode", 10, "the probability-flow ODE as an invertible map, along two kinds of path"),
+    "relations": ("relations", 10, "the map of the families: one edge after another is checked"),
 }
 
 
