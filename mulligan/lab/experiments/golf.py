@@ -107,7 +107,7 @@ def _recording(played: list[Played], fresh: np.ndarray, holes: Holes, course: st
     gaps = [none("nobody has played", "nats/row"), *(each.gap for each in played)]
     inside = [proportion(int(round(COUNTED * holes.shares.sum())), COUNTED), *(each.inside for each in played)]
     return Recording(
-        panels=(_course(samples, holes), _holes(played, known), _costs(played, known)),
+        panels=(_course(samples, holes), *_tables(played, known)),
         captions=tuple(captions),
         see="Every family finds the holes of this course; strokes, gaps and the samples left between holes differ.",
         numbers={
@@ -157,29 +157,35 @@ def _course(samples: np.ndarray, holes: Holes) -> Panel:
     return Panel(f"{DRAWN} samples; rims of the holes", x, y, (edge, drawn), square=True, legend=False)
 
 
-def _holes(played: list[Played], known: np.ndarray) -> Table:
-    found = [each.row["holes"] for each in played]
-    values = [[h["found"], h["low"], h["high"], float(e.inside.value or 0)] for h, e in zip(found, played)]
-    errors = [[0.0, 0.0, 0.0, float(each.inside.stderr or 0.0)] for each in played]
-    shown = np.repeat(known[:, :, None], 4, axis=2).astype(float)
-    heads = ("found", "least", "most", "share inside")
+def _tables(played: list[Played], known: np.ndarray) -> tuple[Table, ...]:
+    """Holes, costs and quality of the families that have played; a dash where there is no number."""
+    rows, found = [each.row for each in played], [each.row["holes"] for each in played]
     names = tuple(each.family for each in played)
-    title = f"Holes found of {found[0]['of']} (95 %: least, most)"
-    return Table(title, heads, names, np.array([values]), np.array([errors]), shown=shown)
-
-
-def _costs(played: list[Played], known: np.ndarray) -> Table:
-    """Strokes, balls in both senses, and the gap; a dash where there is no density."""
-    values, errors, shown = [], [], np.repeat(known[:, :, None], 4, axis=2).astype(float)
-    for i, each in enumerate(played):
-        gap, row = each.gap, each.row
-        values.append([row["strokes"], row["chains"], row["parameters"] / 1000, float(gap.value or 0.0)])
-        errors.append([0.0, 0.0, 0.0, float(gap.stderr or 0.0)])
-        if gap.value is None:
-            shown[:, i, 3] = 0.0
-    heads = ("strokes", "chains", "1000 param.", "gap, nats")
-    names = tuple(f"{each.family} (gap ≤)" if each.gap.kind == "upper bound" else each.family for each in played)
-    return Table("Strokes, balls and gap", heads, names, np.array([values]), np.array([errors]), shown=shown)
+    shown = known[:, :, None].astype(float)
+    holes = np.array([[[h["found"], h["low"], h["high"]] for h in found]], float)
+    costs = np.array([[[row["strokes"], row["chains"], row["parameters"] / 1000] for row in rows]], float)
+    pairs = [(each.inside, each.gap) for each in played]
+    quality = np.array([[[float(q.value or 0.0) for q in pair] for pair in pairs]])
+    errors = np.array([[[float(q.stderr or 0.0) for q in pair] for pair in pairs]])
+    known_gap = np.array([[1.0, float(gap.value is not None)] for _, gap in pairs])
+    bounds = tuple(f"{each.family} (gap ≤)" if each.gap.kind == "upper bound" else each.family for each in played)
+    return (
+        Table(
+            f"Holes found of {found[0]['of']}, in 95 %",
+            ("found", "at least", "at most"),
+            names,
+            holes,
+            shown=np.repeat(shown, 3, axis=2),
+        ),
+        Table(
+            "Strokes a sample, balls",
+            ("strokes", "chains", "1000 param."),
+            names,
+            costs,
+            shown=np.repeat(shown, 3, axis=2),
+        ),
+        Table("How good", ("in some hole", "gap, nats/row"), bounds, quality, errors, shown=shown * known_gap),
+    )
 
 
 def _many(number: float, word: str) -> str:

@@ -148,10 +148,14 @@ def _recording(path: np.ndarray, fresh: np.ndarray, steps: int) -> Recording:
     scales = {"share": Scale("share of samples", 0.0, 1.35), "spread": Scale("mean square / true", 0.0, 2.6)}
     titles = {"share": "Share of samples in some hole", "spread": "Spread inside a hole, over the true one"}
     panels = [_plane(path), *(_curves(titles[name], x, *found[name], scales[name]) for name in titles)]
-    panels.append(_curves("Energy distance to fresh rows", x, apart, apart_error, Scale("energy distance (units of x)")))
+    panels.append(
+        _curves("Energy distance to fresh rows", x, apart, apart_error, Scale("energy distance (units of x)"))
+    )
     return Recording(
         panels=tuple(panels),
-        captions=tuple(_caption(int(k), *rest) for k, *rest in zip(x, share[:, 0], spread[:, 0], np.arange(len(x)) - best)),
+        captions=tuple(
+            _caption(int(k), *rest) for k, *rest in zip(x, share[:, 0], spread[:, 0], np.arange(len(x)) - best)
+        ),
         see="A few steps up the critic bring draws into the holes; more steps shrink each hole to a point.",
         numbers={
             "in some hole": tuple(_of(v, e) for v, e in zip(share[:, 0], share_error[:, 0])),
@@ -206,6 +210,4 @@ def _caption(steps: int, share: float, spread: float, past: int) -> str:
         return f"Draws of the blurred model: {100 * share:.0f} % are in a hole, by chance."
     word = "step" if steps == 1 else "steps"
     stage = "the distance still falls" if past < 0 else "here the distance is least" if past == 0 else "holes shrink on"
-    return (
-        f"{steps} {word} up the critic: {100 * share:.0f} % in a hole, with {spread:.2f} of the true spread inside; {stage}."
-    )
+    return f"{steps} {word} up the critic: {100 * share:.0f} % in a hole, with {spread:.2f} of the true spread inside; {stage}."
