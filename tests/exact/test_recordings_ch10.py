@@ -1,4 +1,4 @@
-"""The recordings of chapter 10, as statistics of their arrays; and their checks refuse recordings that were tampered with."""
+"""The recordings of chapter 10, as statistics of their arrays; and their checks refuse what was tampered with."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def _recording(played: list[Played], fresh: np.ndarray, holes: Holes, course: st
     captions += [_caption(each) for each in played]
     captions += [_beside_the_notes(played[i - 1]) for i in compared]
     gaps = [none("nobody has played", "nats/row"), *(each.gap for each in played)]
-    inside = [proportion(int(round(COUNTED * holes.shares.sum())), COUNTED), *(each.inside for each in played)]
+    inside = [proportion(round(COUNTED * holes.shares.sum()), COUNTED), *(each.inside for each in played)]
     return Recording(
         panels=(_course(samples, holes), *_tables(played, known)),
         captions=tuple(captions),

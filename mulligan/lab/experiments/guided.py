@@ -210,4 +210,5 @@ def _caption(steps: int, share: float, spread: float, past: int) -> str:
         return f"Draws of the blurred model: {100 * share:.0f} % are in a hole, by chance."
     word = "step" if steps == 1 else "steps"
     stage = "the distance still falls" if past < 0 else "here the distance is least" if past == 0 else "holes shrink on"
-    return f"{steps} {word} up the critic: {100 * share:.0f} % in a hole, with {spread:.2f} of the true spread inside; {stage}."
+    inside = f"{100 * share:.0f} % in a hole, with {spread:.2f} of the true spread inside"
+    return f"{steps} {word} up the critic: {inside}; {stage}."

@@ -1,6 +1,6 @@
 """The map of the families: each edge is a statement, and each frame checks one on the library's own objects.
 
-Definition. A node is a family; an edge is an identity that turns one into the other or writes both as one thing. A frame runs
+Definition. A node is a family; an edge is an identity that turns one into the other or writes both as one. A frame runs
 it (``run_identity``) and shows the two sides where they disagree most, their difference and the error that is allowed: a
 tolerance, a deviation of a fitted order, or 4.75 standard errors. Serves every ``relation.*`` and the notes' map.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from mulligan.lab.experiment import Range, experiment
-from mulligan.lab.identity import STANDARD_ERRORS, Check, find_identity, run_identity
+from mulligan.lab.identity import STANDARD_ERRORS, Check, run_identity
 from mulligan.lab.recording import Curve, Panel, Points, Recording, Scale, Table
 from mulligan.quantity import Quantity
 
@@ -44,7 +44,7 @@ EDGES = (
         "NCE",
         "GAN",
         "game.jensen_shannon",
-        "the best discriminator is a log ratio, as in NCE, with the generator as noise",
+        "the best discriminator is a log ratio, as in NCE: the generator is the noise",
     ),
     Edge("EBM", "EM", "em.above", "EM's bound touches KL from above, as contrastive divergence does from below"),
     Edge("EM", "VAE", "relation.vae", "a VAE minimises a KL of joint laws, as EM does; a linear one is PPCA"),
@@ -56,7 +56,7 @@ EDGES = (
 def relations(*, seed: Annotated[int, Range(0, 1_000_000)] = 0) -> Recording:
     """Thirteen edges of the map, checked one after the other.
 
-    |left − right| ≤ the allowed error. Parameters: ``seed`` draws the data of the checks. Raises UsageError for a seed below 0.
+    |left − right| ≤ the allowed error. Parameters: ``seed`` draws the data of the checks. Raises UsageError below 0.
 
     >>> from mulligan.lab.experiments.relations import EDGES
     >>> len(EDGES)
