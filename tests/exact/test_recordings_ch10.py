@@ -19,6 +19,7 @@ from mulligan.lab.identity import Check
 from mulligan.lab.recording import Recording, Table
 from mulligan.quantity import proportion
 
+TABLE = "Holes found of 8 (95 %: least, most), strokes, balls"
 CENTRES = np.asarray(eight_holes().means)
 
 
@@ -192,12 +193,12 @@ def test_the_shipped_golf_agrees_with_its_own_table():
         stated = recording.numbers["in some hole"][frame]
         error = np.hypot(stated.stderr, np.sqrt(stated.value * (1 - stated.value) / drawn.shape[1]))
         assert abs(share - stated.value) < 4.5 * error, recording.captions[frame]
-    found = recording.layer("Holes found of 8, in 95 %")
+    found = recording.layer(TABLE)
     assert (found.values[0, :, 1] <= found.values[0, :, 0]).all() and (found.values[0, :, 2] <= 8).all()
 
 
 def test_the_table_of_golf_grows_a_family_a_frame():
-    table = course.golf().layer("Strokes a sample, balls")
+    table = course.golf().layer(TABLE)
     filled = table.shown[:, :, 0].sum(axis=1)
     assert filled.tolist() == [*range(len(course.PLAYERS) + 1), *[len(course.PLAYERS)] * len(course.NOTES)]
 
@@ -228,8 +229,8 @@ def players(**changed: tuple[int, float | None, int]) -> dict[str, course.Played
     ],
 )
 def test_golf_refuses_a_course_that_went_otherwise(changed, words):
-    assert all(check.verdict == "holds" for check in course._checks(players(), 8).values())
-    checks = course._checks(players(**changed), 8)
+    assert all(check.verdict == "holds" for check in course._checks(players(), 8, "eight-gaussians").values())
+    checks = course._checks(players(**changed), 8, "eight-gaussians")
     assert [name for name, check in checks.items() if check.verdict == "fails" and words in name]
 
 

@@ -106,30 +106,32 @@ def _recording(played: list[Played], fresh: np.ndarray, holes: Holes, course: st
     captions += [_beside_the_notes(played[i - 1]) for i in compared]
     gaps = [none("nobody has played", "nats/row"), *(each.gap for each in played)]
     inside = [proportion(round(COUNTED * holes.shares.sum()), COUNTED), *(each.inside for each in played)]
+    count = len(holes.centres)
+    all_found = sum(each.row["holes"]["found"] == count for each in played)
     return Recording(
         panels=(_course(samples, holes), *_tables(played, known)),
         captions=tuple(captions),
-        see="Every family finds the holes of this course; strokes, gaps and the samples left between holes differ.",
+        see=f"{all_found} of {len(played)} players find all {count} holes; what it costs and what lands between differ.",
         numbers={
             "in some hole": tuple(inside[i] for i in order),
             "gap to the course": tuple(gaps[i] for i in order),
         },
-        checks=_checks({each.family: each for each in played}, len(holes.centres)),
+        checks=_checks({each.family: each for each in played}, count, course),
         rate=0.6,
     )
 
 
-def _checks(played: dict[str, Played], holes: int) -> dict[str, Check]:
+def _checks(played: dict[str, Played], holes: int, course: str) -> dict[str, Check]:
     found = {family: each.row["holes"] for family, each in played.items()}
     gaps = {f: each.gap for f, each in played.items() if each.gap.kind in ("exact", "numeric", "estimate")}
     of_mixture = gaps["mixture"]
     pairs = [(one, many) for one in ("vae", "gan") for many in ("diffusion", "continuous-flow")]
-    return {
+    checks = {
         "rows drawn again find every hole: the yardstick": rounding(
             {"least in the interval": (found["resample"]["low"], holes)}
         ),
-        "many strokes find every hole": rounding(
-            {f: (found[f]["low"], holes) for f in ("diffusion", "continuous-flow", "energy")}
+        "many strokes find every hole: diffusion and continuous flow": rounding(
+            {f: (found[f]["low"], holes) for f in ("diffusion", "continuous-flow")}
         ),
         "a VAE and a GAN, one stroke each, leave more samples between the holes": rounding(
             {f"{a} and {b}": (_lacking(played[a].inside, played[b].inside), 0.0) for a, b in pairs}
@@ -137,10 +139,12 @@ def _checks(played: dict[str, Played], holes: int) -> dict[str, Check]:
         "no gap is below 0: it is a divergence": monte_carlo(
             {family: (min(0.0, float(gap.value or 0)), 0.0, gap.stderr) for family, gap in gaps.items()}
         ),
-        "the mixture, whose family contains the course, has the smallest gap": rounding(
-            {f: (_lacking(of_mixture, gap), 0.0) for f, gap in gaps.items() if f != "mixture"}
-        ),
     }
+    if course == "eight-gaussians":  # at quick effort a mixture has too few parts for 25 holes
+        checks["the mixture, whose family contains the course, has the smallest gap"] = rounding(
+            {f: (_lacking(of_mixture, gap), 0.0) for f, gap in gaps.items() if f != "mixture"}
+        )
+    return checks
 
 
 def _lacking(smaller: Quantity, larger: Quantity) -> np.ndarray:
@@ -162,28 +166,18 @@ def _tables(played: list[Played], known: np.ndarray) -> tuple[Table, ...]:
     rows, found = [each.row for each in played], [each.row["holes"] for each in played]
     names = tuple(each.family for each in played)
     shown = known[:, :, None].astype(float)
-    holes = np.array([[[h["found"], h["low"], h["high"]] for h in found]], float)
-    costs = np.array([[[row["strokes"], row["chains"], row["parameters"] / 1000] for row in rows]], float)
+    counted = [(h["found"], h["low"], h["high"]) for h in found]
+    costs = [(row["strokes"], row["chains"], row["parameters"] / 1000) for row in rows]
+    plain = np.array([[[*h, *cost] for h, cost in zip(counted, costs)]], float)
     pairs = [(each.inside, each.gap) for each in played]
     quality = np.array([[[float(q.value or 0.0) for q in pair] for pair in pairs]])
     errors = np.array([[[float(q.stderr or 0.0) for q in pair] for pair in pairs]])
     known_gap = np.array([[1.0, float(gap.value is not None)] for _, gap in pairs])
     bounds = tuple(f"{each.family} (gap ≤)" if each.gap.kind == "upper bound" else each.family for each in played)
+    heads = ("found", "least", "most", "strokes", "chains", "10³ par.")
+    title = f"Holes found of {found[0]['of']} (95 %: least, most), strokes, balls"
     return (
-        Table(
-            f"Holes found of {found[0]['of']}, in 95 %",
-            ("found", "at least", "at most"),
-            names,
-            holes,
-            shown=np.repeat(shown, 3, axis=2),
-        ),
-        Table(
-            "Strokes a sample, balls",
-            ("strokes", "chains", "1000 param."),
-            names,
-            costs,
-            shown=np.repeat(shown, 3, axis=2),
-        ),
+        Table(title, heads, names, plain, shown=np.repeat(shown, 6, axis=2)),
         Table("How good", ("in some hole", "gap, nats/row"), bounds, quality, errors, shown=shown * known_gap),
     )
 
