@@ -218,10 +218,13 @@ def table_cells(table: Table, frame: int) -> list[list[str]]:
     >>> table_cells(Table("t", ("n",), ("row",), np.ones((1, 1, 1)), np.full((1, 1, 1), 0.25)), 0)
     [['1.00 ± 0.25']]
     """
-    values, errors = at_frame(table.values, frame), at_frame(table.errors, frame)
-    if errors is None:
-        return [[f"{value:.{table.digits}g}" for value in row] for row in values]
-    return [[_with_error(v, e, table.digits) for v, e in zip(*rows)] for rows in zip(values, errors)]
+    values, errors, shown = (at_frame(array, frame) for array in (table.values, table.errors, table.shown))
+    errors = np.zeros_like(values) if errors is None else errors
+    shown = np.ones_like(values) if shown is None else shown
+    return [
+        [_with_error(v, e, table.digits) if there else "–" for v, e, there in zip(*rows)]
+        for rows in zip(values, errors, shown)
+    ]
 
 
 def _with_error(value: float, error: float, digits: int) -> str:

@@ -183,6 +183,8 @@ class Panel:
 class Table(Layer):
     """Numbers in place of axes: ``values`` (T or 1, rows, columns) with standard ``errors`` of that shape or None.
 
+    ``shown`` of that shape is 0 where there is no number (yet): a dash is drawn.
+
     >>> Table("one number", ("n",), ("row",), np.ones((1, 1, 1))).digits
     3
     """
@@ -192,7 +194,8 @@ class Table(Layer):
     values: np.ndarray
     errors: np.ndarray | None = None
     digits: int = 3
-    MOVING: ClassVar[Mapping[str, int]] = {"values": 3, "errors": 3}
+    shown: np.ndarray | None = None
+    MOVING: ClassVar[Mapping[str, int]] = {"values": 3, "errors": 3, "shown": 3}
 
 
 @dataclass(frozen=True)

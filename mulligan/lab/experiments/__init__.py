@@ -22,11 +22,12 @@ EXPERIMENTS: dict[str, tuple[str, int, str]] = {
     "langevin_halves": ("halves", 7, "Langevin's two halves, at equilibrium and away from it"),
     "reverse_walks": ("reverse", 9, "the same draws walked back by the ODE and by the SDE"),
     "wrong_score": ("wrong_score", 9, "errors of the start and of the score: what the ODE keeps and the SDE forgets"),
-    "pull_to_the_mean": (
-        "pull",
-        9,
-        "the score as an arrow to the mean of where x_t came from, and a regression that learns it",
-    ),
+    "pull_to_the_mean": ("pull", 9, "the score as an arrow to the mean of where x_t came from, and its regression"),
+    "golf": ("golf", 10, "all families on one course: holes, strokes, balls and gaps, measured"),
+    "more_strokes": ("more_strokes", 10, "holes found against the number of strokes, with the true score"),
+    "guided": ("guided", 10, "a blurred model's draws moved by a critic: a little helps, too much collapses"),
+    "flow_and_ode": ("flow_and_ode", 10, "the probability-flow ODE as an invertible map, along two kinds of path"),
+    "relations": ("relations", 10, "the map of the families: one edge after another is checked"),
 }
 
 
