@@ -14,6 +14,12 @@ from mulligan.errors import UsageError
 # name -> (its file, chapter of the theory, what is seen), in the order of the tutorial
 EXPERIMENTS: dict[str, tuple[str, int, str]] = {
     "langevin_halves": ("halves", 7, "Langevin's two halves, at equilibrium and away from it"),
+    "step_size": ("step_size", 7, "Langevin with large steps keeps a law of its own; Metropolis mends it"),
+    "momentum": ("momentum", 7, "Hamiltonian Monte Carlo against Langevin at equal gradients"),
+    "tempering_swaps": ("tempering", 8, "balls exchange modes along a ladder of temperatures; the law stays"),
+    "tempering_gap": ("barrier", 8, "a barrier slows Langevin exponentially; exchange takes it away"),
+    "forward_halves": ("forward", 9, "both halves of the forward step flatten; together they go twice as far"),
+    "three_walks": ("three_walks", 9, "equilibrium, forward and reverse: which way each half goes"),
 }
 
 
