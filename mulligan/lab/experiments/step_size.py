@@ -127,8 +127,8 @@ def _checks(plain: np.ndarray, adjusted: np.ndarray, stated: np.ndarray, scale: 
 
 def _caption(dt: float, share: float, wider: float) -> str:
     return (
-        f"Δt = {dt:.2f}, {share:.0%} of 4s²: Langevin's variance is {wider:.2f} times that of π. "
-        "With the decision the bars keep to the line."
+        f"Δt = {dt:.2f}, {share:.0%} of 4s²: Langevin's variance is {wider:.2f} s². "
+        f"Right: accepted or not, π stays. Below right: Δt = {0.9 * share:.2f}."
     )
 
 
@@ -159,7 +159,7 @@ def _variances(times: np.ndarray, stated: np.ndarray, plain: np.ndarray, adjuste
         band = {"low": (mean - Z95 * error)[None], "high": (mean + Z95 * error)[None]}
         layers.append(Curve(f"variance, {name}", times, mean[None], role, dots=True, **band))  # type: ignore[arg-type]
         layers.append(Points(f"now, {name}", np.stack([times, mean], axis=-1)[:, None], role, 9.0, 0.5))  # type: ignore[arg-type]
-    y = Scale("variance of the chain", 0.6 * scale**2, 30 * scale**2, log=True)
+    y = Scale("variance of the chain", 0.6 * scale**2, 150 * scale**2, log=True)
     return Panel("variance against the step", Scale("step Δt"), y, tuple(layers))
 
 
@@ -169,5 +169,5 @@ def _hills(shares: np.ndarray) -> Panel:
     pi = np.exp(log_and_score(law, LINE[:, None])[0])
     own = np.stack([own_law(law, 0.9 * share) for share in shares])[:, ::2]
     layers = (Curve("π, two hills", LINE[::2], pi[None, ::2], "ink"), Curve("Langevin's own law", LINE[::2], own, "mark"))
-    title = "two hills, Δt from 0.05 to 0.8 (computed, not drawn)"
+    title = "two hills: the law kept, computed on a grid"
     return Panel(title, Scale("x", -5.0, 5.0), Scale("density", 0.0, 0.55), layers)
