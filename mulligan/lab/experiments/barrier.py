@@ -67,7 +67,7 @@ def tempering_gap(
             Panel(
                 "rate of forgetting",
                 Scale("barrier (nats)"),
-                Scale("spectral gap (per step)", 1e-6, 50.0, log=True),
+                Scale("spectral gap (per step)", 1e-7, 50.0, log=True),
                 (*layers, Points("now", now, "ink", 7.0, 0.5)),
             ),
             Panel(
@@ -78,12 +78,13 @@ def tempering_gap(
             ),
         ),
         captions=tuple(
-            f"barrier {height:.1f} nats: alone the start is forgotten in about {1 / a:,.0f} steps, with exchange in {1 / e:,.0f}"
+            f"barrier {height:.1f} nats: forgotten in about {1 / a:,.0f} steps alone, in {1 / e:,.0f} with exchange"
             for height, a, e in zip(heights, alone, exchanging)
         ),
         see="Each nat of barrier costs Langevin a factor e; with exchange the rate hardly changes.",
         numbers={
-            f"gap, {name}": tuple(Quantity(float(value), "numeric") for value in gap) for name, gap in curves.items()
+            f"1/gap, {name}": tuple(Quantity(float(1 / value), "numeric", unit="steps") for value in gap)
+            for name, gap in curves.items()
         },
         checks={
             "alone the gap falls as b exp(−barrier)": order(

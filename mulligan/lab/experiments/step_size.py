@@ -168,6 +168,9 @@ def _hills(shares: np.ndarray) -> Panel:
     law = two_hills()
     pi = np.exp(log_and_score(law, LINE[:, None])[0])
     own = np.stack([own_law(law, 0.9 * share) for share in shares])[:, ::2]
-    layers = (Curve("π, two hills", LINE[::2], pi[None, ::2], "ink"), Curve("Langevin's own law", LINE[::2], own, "mark"))
+    layers = (
+        Curve("π, two hills", LINE[::2], pi[None, ::2], "ink"),
+        Curve("Langevin's own law", LINE[::2], own, "mark"),
+    )
     title = "two hills: the law kept, computed on a grid"
     return Panel(title, Scale("x", -5.0, 5.0), Scale("density", 0.0, 0.55), layers)

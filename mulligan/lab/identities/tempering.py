@@ -231,7 +231,9 @@ def gaps(height: float, hot: float = 0.0, points: int = 48) -> Gaps:
     x = np.linspace(-4.4, 4.4, points)
     pairs = jnp.asarray(np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 2)[:, :, None])
     b = 2 * np.sqrt(height)
-    well = DoubleWell(1.0, b, 0.0)  # its tables for drawing differ in length from well to well: one program without them
+    well = DoubleWell(
+        1.0, b, 0.0
+    )  # its tables for drawing differ in length from well to well: one program without them
     well = eqx.tree_at(lambda at: (at.cdf, at.quantile), well, (jnp.zeros(1), jnp.zeros(1)))
     q = StandardNormal(1, jnp.asarray(2.0))
     path = Path(Ratio(_FirstAxis(well.log_prob), q), q, jnp.ones(()))
