@@ -152,7 +152,7 @@ def _moment(path: np.ndarray, times: np.ndarray, exact: np.ndarray) -> Panel:
     now = np.stack([times, mean], axis=-1)
     band = {"low": (exact - Z95 * error)[None], "high": (exact + Z95 * error)[None]}
     layers = (
-        Curve("exact, ± the error of the particles", times, exact[None], "ink", **band),
+        Curve("exact, ± the error of the particles", times, exact[None], "ink", **band),  # type: ignore[arg-type]
         Paths("particles", now[None], np.arange(1.0, len(times) + 1), "mark", 1.6, 0.9),
         Points("now", now[:, None], "mark", 8.0, 0.7),
     )

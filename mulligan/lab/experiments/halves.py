@@ -123,7 +123,7 @@ def _changes(name: str, change: np.ndarray, most: float) -> Panel:
     """The change of E|x|² by each half of the latest step, with 95 % intervals."""
     means, errors = halves_of(change)
     bars = tuple(
-        Bars(f"{half}, {_FROM[name]}", np.array([float(k)]), means[:, k : k + 1], role, errors[:, k : k + 1])
+        Bars(f"{half}, {_FROM[name]}", np.array([float(k)]), means[:, k : k + 1], role, errors[:, k : k + 1])  # type: ignore[arg-type]
         for k, (half, role) in enumerate({"gradient half": "model", "noise half": "mark", "sum": "ink"}.items())
     )
     names = ("gradient half", "noise half", "sum so far")

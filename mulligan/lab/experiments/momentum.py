@@ -33,7 +33,7 @@ REACH = 16.0
 
 class Run(NamedTuple):
     """``path`` (gradients + 1, n, 2) of all chains; ``energy`` (trajectories, leaps + 1, n), H − H at the start;
-    ``accepted``: probabilities; ``gain`` (trajectories, n): exp(−ΔH).
+    ``accepted`` (trajectories or steps, n), probabilities.
 
     >>> Run._fields
     ('path', 'energy', 'accepted')
@@ -54,7 +54,7 @@ def _shoot(kernel: HamiltonianMonteCarlo, start: Any, key: Any) -> Run:
         shot = Shot(normal, uniform[0], jnp.full((), 0.5))
 
         def leap(carry: Any, _: Any) -> Any:
-            point, momentum = leapfrog(law, *carry, kernel.step_size, 1)
+            point, momentum = leapfrog(law, carry[0], carry[1], kernel.step_size, 1)
             return (point, momentum), (point.position, 0.5 * momentum @ momentum - point.log_density)
 
         at = point_at(law, x)
