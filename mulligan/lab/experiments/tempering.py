@@ -156,11 +156,11 @@ def tempering_swaps(
 def _checks(cold: np.ndarray, lone: np.ndarray, same: dict[str, np.ndarray]) -> dict[str, Check]:
     share = (cold > 0).mean(axis=1)
     error = np.sqrt(RIGHT * (1 - RIGHT) / cold.shape[1])
-    spread, spread_error = mean_and_error(np.abs(cold[-1]))
+    width, width_error = mean_and_error((np.abs(cold.T) - HALF) ** 2)
     moved, moved_error = mean_and_error(same["exchange"][-1])
     return {
         "the right hole keeps its 30 % at every step": monte_carlo({"every step": (share, RIGHT, error)}),
-        "E|x| at β = 1 is that of π": monte_carlo({"last step": (spread, HALF, spread_error)}),
+        "so do both holes their width": monte_carlo({"every step": (width, WIDTH**2, width_error)}),
         "with exchange balls change holes": monte_carlo(
             {"5 standard errors": (max(0.0, float(moved + 5 * moved_error) - 1), 0.0, moved_error)}
         ),
