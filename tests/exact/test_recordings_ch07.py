@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mulligan import lab
-from mulligan.lab.experiments import barrier, estimates, forward, momentum, step_size, tempering, three_walks
+from mulligan.lab.experiments import annealing, barrier, estimates, forward, momentum, step_size, tempering, three_walks
 from mulligan.lab.identities.langevin import whole_gradient
 from mulligan.lab.recording import Recording
 
@@ -19,6 +19,7 @@ SMALL = {
     "momentum": {"chains": 500, "leaps": 12},
     "tempering_swaps": {"sets": 500, "steps": 12},
     "tempering_gap": {"frames": 8},
+    "annealing_bracket": {"runs": 500, "moves": 1},
     "forward_halves": {"particles": 3000, "steps": 4},
     "three_walks": {"particles": 3000, "steps": 4},
 }
@@ -113,6 +114,19 @@ def test_the_gap_falls_by_e_a_nat_alone_and_hardly_with_exchange():
     assert (both.y[0] > alone.y[0]).all() and both.y[0, -1] > 1000 * alone.y[0, -1]
 
 
+def test_the_bracket_of_annealing_closes_on_log_z():
+    recording = made("annealing_bracket")
+    low, high, middle = (recording.layer(label) for label in ("E log w, forward", "E log w, reverse", "Bennett"))
+    assert (low.low[0] < 0).all() and (high.high[0] > 0).all() and (np.diff(low.y[0][:5]) > 0).all()
+    assert high.y[0, -1] - low.y[0, -1] < 0.1 * (high.y[0, 0] - low.y[0, 0])
+    error = (middle.high - middle.low)[0] / (2 * 1.96)
+    assert (np.abs(middle.y[0]) < 4.75 * error).all()
+    forward, reverse = (recording.layer(f"{name} runs").height[3] for name in ("forward", "reverse"))
+    centres = recording.layer("forward runs").at
+    below, above = (centres < -1), (centres > 0.5)
+    assert forward[below].sum() > reverse[below].sum() and forward[above].sum() < reverse[above].sum()  # Crooks
+
+
 def test_forward_halves_add_the_same_and_the_law_is_that_of_twice_the_time():
     recording = made("forward_halves")
     random, still = (recording.layer(f"{half} half") for half in ("random", "deterministic"))
@@ -193,6 +207,13 @@ def test_a_ladder_of_cold_chains_is_refused(monkeypatch):
     cold = barrier.gaps
     monkeypatch.setattr(barrier, "gaps", lambda height: cold(height, 1.0))
     assert fails(lab.tempering_gap(**SMALL["tempering_gap"]), "with exchange")
+
+
+def test_reverse_runs_that_do_not_start_at_the_target_are_refused(monkeypatch):
+    drawn = annealing.draws
+    near = lambda path, betas, n, rng: 0.6 * drawn(path, betas, n, rng)  # noqa: E731
+    monkeypatch.setattr(annealing, "draws", near)
+    assert fails(lab.annealing_bracket(**SMALL["annealing_bracket"]), "Bennett")
 
 
 def test_one_step_of_time_for_both_halves_is_refused(monkeypatch):

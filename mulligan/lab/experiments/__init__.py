@@ -18,6 +18,7 @@ EXPERIMENTS: dict[str, tuple[str, int, str]] = {
     "momentum": ("momentum", 7, "Hamiltonian Monte Carlo against Langevin at equal gradients"),
     "tempering_swaps": ("tempering", 8, "balls exchange modes along a ladder of temperatures; the law stays"),
     "tempering_gap": ("barrier", 8, "a barrier slows Langevin exponentially; exchange takes it away"),
+    "annealing_bracket": ("annealing", 8, "E log w from below and from above closes in on log Z"),
     "forward_halves": ("forward", 9, "both halves of the forward step flatten; together they go twice as far"),
     "three_walks": ("three_walks", 9, "equilibrium, forward and reverse: which way each half goes"),
 }

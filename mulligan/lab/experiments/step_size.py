@@ -127,8 +127,8 @@ def _checks(plain: np.ndarray, adjusted: np.ndarray, stated: np.ndarray, scale: 
 
 def _caption(dt: float, share: float, wider: float) -> str:
     return (
-        f"Δt = {dt:.2f}, {share:.0%} of 4s²: Langevin's variance is {wider:.2f} s². "
-        f"Right: accepted or not, π stays. Below right: Δt = {0.9 * share:.2f}."
+        f"Δt = {dt:.2f}, {share:.0%} of 4s²: Langevin's variance is {wider:.2f} s², "
+        f"the adjusted one s². Two hills: Δt = {0.9 * share:.2f}."
     )
 
 

@@ -174,8 +174,8 @@ def _caption(k: int, steps: int, balls: Balls) -> str:
     first = np.take_along_axis(balls.x[0], balls.ball[k], axis=1) > 0
     right = balls.x[k, :, -1] > 0
     return (
-        f"step {k}: of the balls that are now in the right hole at β = 1, "
-        f"{np.mean(~first[right, -1]):.0%} started on the left side. The histogram stays."
+        f"step {k}: {np.mean(~first[right, -1]):.0%} of the balls in the right hole at β = 1 "
+        "started on the left. The histogram stays."
     )
 
 
