@@ -253,7 +253,7 @@ def _slow(seed: int, *, hot: float = 0.0, barriers: tuple[float, ...] = (5.0, 7.
     for height in heights:
         found = gaps(float(height), hot)
         alone.append(found.alone / found.factor)
-        exchanging.append(found.exchanging / found.factor)
+        exchanging.append(found.exchanging)
     return order(
         {
             "alone": (np.exp(heights), alone, -1.0),
