@@ -204,10 +204,13 @@ def _table(space: Any, table: Table, frame: int) -> None:
     """Numbers as text, with their standard errors."""
     space.axis("off")
     space.set_title(table.label, fontsize=9.5, loc="left")
-    cells = table_cells(table, frame)
-    drawn = space.table(cells, rowLabels=table.names, colLabels=table.heads, loc="upper center", cellLoc="right")
+    cells = [
+        [name, *row] for name, row in zip(table.names, table_cells(table, frame))
+    ]  # row labels would leave the axes
+    drawn = space.table(cells, colLabels=["", *table.heads], loc="upper left", cellLoc="right")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(8)
+    drawn.auto_set_column_width(range(1 + len(table.heads)))
     for cell in drawn.get_celld().values():
         cell.set_linewidth(0.3)
 

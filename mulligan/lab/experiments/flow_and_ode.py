@@ -18,7 +18,7 @@ import numpy as np
 from mulligan.lab.experiment import Range, experiment
 from mulligan.lab.experiments.halves import the_target
 from mulligan.lab.identity import Check, excess, mean_and_error, rounding
-from mulligan.lab.recording import Curve, Field, Panel, Paths, Points, Recording, Scale
+from mulligan.lab.recording import Curve, Field, Panel, Paths, Points, Recording, Role, Scale
 from mulligan.loop import compile_small
 from mulligan.quantity import Quantity
 from mulligan.samplers.ode import solve, solve_with_divergence
@@ -159,7 +159,7 @@ def _recording(
     """moved (2 pieces + 1, n, 2): the grid's and the other points, there and back; away: what ``_carried`` returns."""
     landed, poured, parts, whole = away
     z, x, trip = moved[0], landed[:, -1], np.abs(moved[-1] - moved[0]).max(axis=-1)
-    start = np.asarray(_log_prob(GaussianMixture([0.0], [[0.0, 0.0]], [np.eye(2)]), jnp.asarray(z)))
+    start = np.asarray(_log_prob(GaussianMixture.from_covariances([1.0], [[0.0, 0.0]], [np.eye(2)]), jnp.asarray(z)))
     end = np.asarray(_log_prob(law.at(jnp.asarray(EARLIEST)), jnp.asarray(x)))
     summed = parts.sum(axis=1)
     lengths = {name: mean_and_error(detour(path)) for name, path in ways.items()}
@@ -261,12 +261,13 @@ def _logs(logs: np.ndarray) -> Panel:
 
 
 def _ways(ways: dict[str, np.ndarray], there: np.ndarray) -> Panel:
+    roles: tuple[Role, Role] = ("mark", "second")
     layers = [
         Paths(f"{name} schedule", path[:12], there + 1.0, role=role, width=1.4)
-        for (name, path), role in zip(ways.items(), ("mark", "second"))
+        for (name, path), role in zip(ways.items(), roles)
     ]
     x, y = Scale("first coordinate (units of x)", -3.6, 3.6), Scale("second coordinate (units of x)", -3.6, 5.2)
-    return Panel("Same z, same x, two ways", x, y, tuple(layers))  # type: ignore[arg-type]
+    return Panel("Same z, same x, two ways", x, y, tuple(layers))
 
 
 def _steps(euler: tuple[np.ndarray, np.ndarray]) -> Panel:

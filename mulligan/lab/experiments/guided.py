@@ -18,7 +18,7 @@ from mulligan.lab.experiment import Range, experiment
 from mulligan.lab.experiments.more_strokes import rims
 from mulligan.lab.identities.strokes import COUNT, RADIUS, SPREAD, eight_holes, in_holes
 from mulligan.lab.identity import STANDARD_ERRORS, Check, excess, mean_and_error, monte_carlo, rounding
-from mulligan.lab.recording import Curve, Panel, Points, Recording, Scale
+from mulligan.lab.recording import Curve, Panel, Points, Recording, Role, Scale
 from mulligan.loop import compile_small
 from mulligan.measures.energy_distance import energy_distance, mean_distance
 from mulligan.quantity import Quantity
@@ -140,7 +140,9 @@ def _recording(path: np.ndarray, fresh: np.ndarray, steps: int) -> Recording:
         "too much collapses: in the end the spread inside a hole is below a tenth of the true one": surely_less(
             spread[-1, 0], 0.1, spread_error[-1, 0]
         ),
-        "too much: the distance has risen again from its least": surely_less(0.0, *found["rise"]),
+        "too much: the distance has risen again from its least": surely_less(
+            0.0, float(found["rise"][0]), float(found["rise"][1])
+        ),
         "with the model's own slope and noise the spread stays above four fifths": surely_less(
             0.8, spread[-1, 1], spread_error[-1, 1]
         ),
@@ -186,9 +188,10 @@ def _plane(path: np.ndarray) -> Panel:
     most = RADIUS + 1.4
     edge = Points("holes", rims(np.asarray(eight_holes().means), 3 * SPREAD), role="data", size=1.2)
     shown = np.clip(path[:, :, :DRAWN], -most, most)
+    roles: tuple[Role, Role] = ("mark", "model")
     ways = [
         Points(f"draws, {name}", shown[:, i], role=role, size=3.5)
-        for i, (name, role) in enumerate(zip(WAYS.values(), ("mark", "model")))
+        for i, (name, role) in enumerate(zip(WAYS.values(), roles))
     ]
     x, y = Scale("x₁ (units of the data)", -most, most), Scale("x₂ (units of the data)", -most, most)
     return Panel("Orange: critic alone. Blue: with noise", x, y, (edge, *reversed(ways)), square=True, legend=False)

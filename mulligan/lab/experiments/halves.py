@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mulligan.lab.experiment import Range, experiment
+from mulligan.lab.experiments.estimates import estimates, halves_of
 from mulligan.lab.identity import mean_and_error, monte_carlo
-from mulligan.lab.recording import Bars, Field, Panel, Points, Recording, Scale
+from mulligan.lab.recording import Bars, Field, Panel, Paths, Points, Recording, Scale
 from mulligan.loop import compile_small
-from mulligan.quantity import Quantity
 from mulligan.targets.mixture import GaussianMixture
 
-DRAWN = 300  # of the particles
+DRAWN = 200  # of the particles
+START = 0.3  # standard deviation of p
 
 
 def the_target() -> GaussianMixture:
@@ -53,14 +54,14 @@ def _walk(target: GaussianMixture, start: jax.Array, noise: jax.Array, dt: jax.A
 def langevin_halves(
     *,
     particles: Annotated[int, Range(100, 50_000)] = 5000,
-    steps: Annotated[int, Range(2, 100)] = 24,
-    dt: Annotated[float, Range(0.001, 0.5)] = 0.08,
+    steps: Annotated[int, Range(2, 100)] = 18,
+    dt: Annotated[float, Range(0.001, 0.5)] = 0.1,
     seed: int = 0,
 ) -> Recording:
     """Particles under the gradient half and the noise half in turn, from p = N(0, 0.3² I) and from π itself.
 
     h(x) = |x|²: the gradient half changes E[h] by Δt E[x·∇ log π] + (Δt²/4) E|∇ log π|², the noise half by Δt d. Parameters:
-    ``particles`` n, ``steps``, ``dt`` = Δt. Raises UsageError for a value out of its range.
+    ``particles`` n, ``steps``, ``dt`` = Δt. Raises UsageError for a value out of its range. Fokker 1914; Planck 1917.
 
     >>> from mulligan.lab.experiments.halves import langevin_halves
     >>> langevin_halves(particles=500, steps=3, seed=1).holds
@@ -68,27 +69,25 @@ def langevin_halves(
     """
     target, rng = the_target(), np.random.default_rng(seed)
     at_rest = np.asarray(jax.vmap(target.sample)(jax.random.split(jax.random.key(seed), particles)))
-    starts = {"away": 0.3 * rng.normal(size=(particles, 2)), "home": at_rest}
+    starts = {"away": START * rng.normal(size=(particles, 2)), "home": at_rest}
     found = {}
     for name, start in starts.items():
         noise = jnp.asarray(rng.normal(size=(steps, particles, 2)))
         walked, pull = _walk(target, jnp.asarray(start), noise, jnp.asarray(dt))
         path = np.concatenate([start[None], np.asarray(walked).reshape(2 * steps, particles, 2)])
         found[name] = (path, np.diff((path**2).sum(axis=-1), axis=0), np.asarray(pull))
-    panels = [_particles(title, found[name][0], target) for name, title in _TITLES.items()]
-    panels += [_changes(title, found[name][1], dt) for name, title in _TITLES.items()]
     home, change, size = found["home"]
-    both = change[::2] + change[1::2]
-    remains = 0.25 * dt**2 * size
-    average, error = mean_and_error(both[0] - remains[0])
+    average, error = mean_and_error(change[0] + change[1] - 0.25 * dt**2 * size[0])
     away, away_error = mean_and_error(found["away"][1][0] + found["away"][1][1])
+    panels = [_particles(name, found[name][0], target) for name in found]
+    panels += [_changes(name, found[name][1], 3.2 * dt) for name in found]
     return Recording(
         panels=tuple(panels),
         captions=_captions(steps),
         see="At equilibrium the halves of each step undo each other; elsewhere they do not, and the law moves to π.",
         numbers={
-            "E|x|² from p": _averages(found["away"][0]),
-            "E|x|² from π": _averages(home),
+            "E|x|² from p": estimates((found["away"][0] ** 2).sum(axis=-1)),
+            "E|x|² from π": estimates((home**2).sum(axis=-1)),
         },
         checks={
             "the halves of the first step from π cancel up to (Δt²/4) E|∇ log π|²": monte_carlo(
@@ -102,44 +101,39 @@ def langevin_halves(
     )
 
 
-_TITLES = {"away": "from p = N(0, 0.3² I)", "home": "from π: equilibrium"}
+_FROM = {"away": "from p", "home": "from π"}
+_TITLES = {"away": "from p (95 % of it in the circle); blue: π", "home": "from π itself (blue): equilibrium"}
 
 
-def _particles(title: str, path: np.ndarray, target: GaussianMixture) -> Panel:
+def _particles(name: str, path: np.ndarray, target: GaussianMixture) -> Panel:
+    """The particles over π, and where they start."""
     axis = np.linspace(-3.6, 3.6, 49)
     grid = jnp.asarray(np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2))
     density = np.exp(np.asarray(jax.vmap(target.log_prob)(grid))).reshape(1, 49, 49)
     x, y = Scale("x₁", -3.6, 3.6), Scale("x₂", -3.6, 3.6)
-    drawn = Points(f"particles {title}", path[:, :DRAWN], role="mark", size=3.0)
-    return Panel(title, x, y, (Field("π", axis, axis, density), drawn), square=True, legend=False)
+    layers = [Field("π", axis, axis, density), Points(f"particles {_FROM[name]}", path[:, :DRAWN], "mark", 3.0)]
+    if name == "away":
+        turn = np.linspace(0, 2 * np.pi, 49)
+        circle = START * np.sqrt(-2 * np.log(0.05)) * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
+        layers.append(Paths("p: 95 % of it", circle[None], np.array([49.0]), role="ink"))
+    return Panel(_TITLES[name], x, y, tuple(layers), square=True, legend=False)
 
 
-def _changes(title: str, change: np.ndarray, dt: float) -> Panel:
-    """The change of E|x|² by each half so far: bars of the latest step, their 95 % intervals."""
-    average, error = mean_and_error(np.moveaxis(change, 1, 0))
-    both, both_error = mean_and_error(np.moveaxis(change[::2] + change[1::2], 1, 0))
-    rows, errors = np.zeros((len(change) + 1, 3)), np.zeros((len(change) + 1, 3))
-    for k in range(len(change)):
-        rows[k + 1], errors[k + 1] = rows[k], errors[k]
-        rows[k + 1, k % 2], errors[k + 1, k % 2] = average[k], error[k]
-        if k % 2:
-            rows[k + 1, 2], errors[k + 1, 2] = both[k // 2], both_error[k // 2]
-    names = ("gradient half", "noise half", "both")
-    bars = Bars(f"change of E|x|², {title}", np.arange(3.0), rows, error=errors)
-    most = 3.2 * dt
-    return Panel(
-        f"change of E|x|² in a step, {title}", Scale("", names=names), Scale("change of E|x|²", -most, most), (bars,)
+def _changes(name: str, change: np.ndarray, most: float) -> Panel:
+    """The change of E|x|² by each half of the latest step, with 95 % intervals."""
+    means, errors = halves_of(change)
+    bars = tuple(
+        Bars(f"{half}, {_FROM[name]}", np.array([float(k)]), means[:, k : k + 1], role, errors[:, k : k + 1])  # type: ignore[arg-type]
+        for k, (half, role) in enumerate({"gradient half": "model", "noise half": "mark", "sum": "ink"}.items())
     )
-
-
-def _averages(path: np.ndarray) -> tuple[Quantity, ...]:
-    average, error = mean_and_error(np.moveaxis((path**2).sum(axis=-1), 1, 0))
-    return tuple(
-        Quantity(float(m), "estimate", float(m - 1.96 * s), float(m + 1.96 * s), stderr=float(s), n=path.shape[1])
-        for m, s in zip(average, error)
-    )
+    names = ("gradient half", "noise half", "sum so far")
+    axes = Scale("part of the latest step", -0.6, 2.6, names=names), Scale("change of E|x|²", -most, most)
+    return Panel(f"what the latest step did, {_FROM[name]}", *axes, bars, legend=False)
 
 
 def _captions(steps: int) -> tuple[str, ...]:
-    halves = ("gradient half: x + (Δt/2) ∇ log π(x) squeezes", "noise half: + √Δt e diffuses")
+    halves = (
+        "gradient half, x + (Δt/2) ∇ log π(x): both clouds are squeezed towards the tops",
+        "noise half, + √Δt e: both spread again. On the right it gives back what the squeeze took",
+    )
     return ("before the first step", *(f"step {k // 2 + 1}, {halves[k % 2]}" for k in range(2 * steps)))

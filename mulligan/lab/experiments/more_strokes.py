@@ -74,8 +74,8 @@ def more_strokes(
     for n in STROKES:
         times = np.linspace(noise ** (1 / 7), EARLIEST ** (1 / 7), max(n, 2)) ** 7
         padded = np.pad(times, (0, STROKES[-1] - len(times)), mode="edge")
-        numbers = (jnp.asarray(a) for a in (eta, start))
-        found = _strokes(noised, *numbers, keys, jnp.asarray(padded), jnp.asarray(n - 1))
+        steps = jnp.asarray(padded), jnp.asarray(n - 1)
+        found = _strokes(noised, jnp.asarray(eta), jnp.asarray(start), keys, *steps)
         drawn.append(np.asarray(found[0]))
         lost = np.asarray(found[1])
     return _recording(np.stack(drawn), lost, float(np.trace(np.asarray(law.covariance))))
