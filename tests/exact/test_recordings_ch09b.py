@@ -46,3 +46,20 @@ def test_a_small_step_costs_a_quarter_of_a_squared_times_the_curvature():
 def test_a_step_without_its_gradient_is_refused(monkeypatch):
     monkeypatch.setattr(bars, "score", lambda x, t: 0.0 * x)
     assert not bars.steps_as_bars().holds
+
+
+# --- the walk with pictures, as shipped ----------------------------------------------------------------------------------
+
+
+def test_the_network_of_the_pictures_is_better_than_linear_and_its_walks_part():
+    from mulligan.lab.experiment import shipped
+
+    found = shipped("walk_with_pictures")
+    net, linear = found.layer("the U-Net"), found.layer("best linear denoiser")
+    assert (net.high[0, 1:4] < linear.low[0, 1:4]).all()  # 95 % bands apart
+    ode, sde = found.layer("by the ODE (Heun)").z, found.layer("by the SDE, from the same noise").z
+    assert np.array_equal(ode[0], sde[0]) and np.abs(ode[-1] - sde[-1]).mean() > 0.1
+    thought = found.layer("E[x₀|x_t]: what the network thinks, ODE").z
+    rough = [np.abs(np.diff(frame, axis=1)).mean() for frame in (thought[0], thought[-1])]
+    assert rough[0] < rough[1]  # blurred at first
+    assert not np.array_equal(ode[0], ode[-1])

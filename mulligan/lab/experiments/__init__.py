@@ -37,6 +37,7 @@ EXPERIMENTS: dict[str, tuple[str, int, str]] = {
     "steps_as_bars": ("steps_as_bars", 9, "what each Gaussian step of the walk back costs, for 1 to 128 steps"),
     "wrong_score": ("wrong_score", 9, "errors of the start and of the score: what the ODE keeps and the SDE forgets"),
     "pull_to_the_mean": ("pull", 9, "the score as an arrow to the mean of where x_t came from, and its regression"),
+    "walk_with_pictures": ("digits_walk", 9, "a U-Net carries noise to digits; what it thinks on the way"),
     "golf": ("golf", 10, "all families on one course: holes, strokes, balls and gaps, measured"),
     "more_strokes": ("more_strokes", 10, "holes found against the number of strokes, with the true score"),
     "guided": ("guided", 10, "a blurred model's draws moved by a critic: a little helps, too much collapses"),
