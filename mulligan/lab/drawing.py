@@ -129,6 +129,13 @@ def _axes(space: Any, panel: Panel, frame: int) -> None:
         getattr(space, f"set_{way}scale")("log" if scale.log else "linear")
         getattr(space, f"set_{way}lim")(low, high)
         getattr(space, f"set_{way}label")(scale.label, fontsize=9)
+        if scale.log and high < 300 * low:  # few decades: 1, 2, 5 and their multiples, or the labels overlap
+            from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+            ticks = getattr(space, f"{way}axis")
+            ticks.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+            ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ticks.set_minor_formatter(NullFormatter())
         if scale.names:
             getattr(space, f"set_{way}ticks")(range(len(scale.names)), scale.names)
     space.tick_params(labelsize=8)
