@@ -24,9 +24,9 @@ from mulligan.loop import compile_small
 from mulligan.objectives.noise_contrastive import NoiseContrast, noise_contrastive_loss
 from mulligan.quantity import Quantity
 
-THETA = np.array([0.2, -0.1, -1.1])  # two hills, unequal
+THETA = np.array([0.4, -0.25, -1.2])  # two hills, unequal
 SHARES = np.append(np.geomspace(0.08, 1.0, 19), np.ones(5))  # of Newton's step: first steps that the eye can follow
-NUS = (1, 3, 10)  # at which the variance is measured, beside its formula
+NUS = (1, 2, 4, 8)  # at which the variance is measured, beside its formula
 FITS, ROWS = 1000, 500
 CELLS = np.linspace(-6.0, 6.0, 25)
 
@@ -207,7 +207,7 @@ def _checks(
     error = np.sqrt(np.diag(covariance))
     density = np.exp(statistics(truth.x) @ beta + truth.log_q)
     centre = (truth.w * np.exp(truth.log_p)) @ statistics(truth.x)
-    variances = [precision_variance(each) for each in (1, 3, 10, 1e6)]
+    variances = [precision_variance(each) for each in (*NUS, 1e6)]
     near, far = (np.sqrt(error_of(truth, at, width, nu, n)[3, 3]) for at in (0.0, 5.0 * width))
     return {
         "ĉ is −log Z, and θ̂ is θ, within the error of the formula": monte_carlo(
@@ -244,10 +244,14 @@ def _guesser(
     x = np.linspace(CELLS[0], CELLS[-1], 121)
     odds = betas @ statistics(x).T + log_normal(x, 0, 2) - log_normal(x, place, width) - np.log(nu)
     counts = [np.histogram(each, CELLS)[0] for each in (rows, drawn)]
-    at, size = 0.5 * (CELLS[1:] + CELLS[:-1]), CELLS[1] - CELLS[0]
+    size = CELLS[1] - CELLS[0]
+    at = 0.5 * (CELLS[1:] + CELLS[:-1])  # the two samples stand side by side in each cell
     layers = [
-        Bars(name, at, (count / (len(sample) * size))[None], role=role, width=size)
-        for name, count, sample, role in (("data", counts[0], rows, "data"), ("noise", counts[1], drawn, "second"))
+        Bars(name, at + shift * size, (count / (len(sample) * size))[None], role=role, width=0.45 * size)
+        for name, count, sample, role, shift in (
+            ("data", counts[0], rows, "data", -0.225),
+            ("noise", counts[1], drawn, "second", 0.225),
+        )
     ]
     posterior = 1 / (1 + nu * np.exp(log_normal(x, place, width) - np.interp(x, truth.x, truth.log_p)))
     layers += [
@@ -281,13 +285,13 @@ def _density(truth: Truth, betas: np.ndarray, covariance: np.ndarray, noise: tup
 def _far(truth: Truth, noise: tuple[int, float, float], n: int) -> Panel:
     """What noise far from the data costs, by the formula."""
     nu, place, width = noise
-    at = np.linspace(0.0, 5.0 * width, 41)
+    at = np.linspace(-5.0 * width, 5.0 * width, 81)
     error = np.array([np.sqrt(error_of(truth, each, width, nu, n)[3, 3]) for each in at])
     here = np.sqrt(error_of(truth, place, width, nu, n)[3, 3])
     return Panel(
         "far noise teaches nothing",
         Scale(f"place of the noise, width {width:g}"),
-        Scale("standard error of ĉ (nats)", log=True),
+        Scale("standard error of ĉ (nats)", high=20 * float(error.max()), log=True),
         (
             Curve("by the formula", at, error[None], role="model"),
             Curve("this noise", np.array([place, place]), np.array([[here, here]]), role="mark", dots=True),
