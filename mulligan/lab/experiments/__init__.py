@@ -13,6 +13,7 @@ from mulligan.errors import UsageError
 
 # name -> (its file, chapter of the theory, what is seen), in the order of the tutorial
 EXPERIMENTS: dict[str, tuple[str, int, str]] = {
+    "actor_and_critic": ("adversaries", 5, "a generator that chases a critic that chases the data, and eight holes"),
     "wasserstein_critic": ("wasserstein", 5, "a critic's value over its steepest slope, beside the exact W₁"),
     "noise_contrastive": ("noise", 6, "a classifier of data and noise that becomes a density"),
     "langevin_halves": ("halves", 7, "Langevin's two halves, at equilibrium and away from it"),
