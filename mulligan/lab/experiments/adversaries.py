@@ -1,8 +1,8 @@
 """A generator chasing a critic that chases the data: the balls of a GAN, eight holes, and the critic's slope between them.
 
 Definition. The critic f climbs E_data − E_balls of its game's loss; each ball G(z) is moved along ∇f. A ball is in a hole
-within three of its standard deviations, and a hole is found if it has a third of its true share of the balls. A ball hops
-when its fixed latent z is in another hole than at the frame before.
+within three of its standard deviations, and a hole is found if it has a third of its true share of the balls. A ball, which
+has a fixed latent z, hops when it enters another hole than the one that it was in before.
 Serves the notes' picture of a generator that chases an energy model that chases the data (``game.value``).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +29,7 @@ from mulligan.quantity import Quantity, proportion
 
 FRAMES, BALLS, DRAWN, ARROWS = 24, 2000, 250, 60
 BATCH, RATE, WIDTH, DEPTH = 128, 2e-3, 48, 2
+CLUMP = 0.1  # of the spread of the data
 AXIS = np.linspace(-3.2, 3.2, 29)
 GAMES = {"non-saturating": (NON_SATURATING, 1), "paired": (PAIRED, 1), "wasserstein": (WASSERSTEIN, 3)}
 SHARE = (1 - np.exp(-4.5)) / COUNT  # of the data, in one hole
@@ -91,13 +93,16 @@ def counted(balls: np.ndarray) -> Counted:
     """
     holes = hole_of(balls)
     inside = (holes[..., None] == np.arange(COUNT)).sum(axis=1)
-    both = (holes[1:] >= 0) & (holes[:-1] >= 0) & (holes[1:] != holes[:-1])
+    latest = holes.copy()  # the hole that a ball was in most lately; a ball may need several frames from hole to hole
+    for k in range(1, len(holes)):
+        latest[k] = np.where(holes[k] >= 0, holes[k], latest[k - 1])
+    hops = (latest[1:] != latest[:-1]) & (latest[:-1] >= 0)
     shares = [[proportion(int(k), balls.shape[1]) for k in row] for row in inside]
     ends = np.array([[(share.low, share.high) for share in row] for row in shares])
     enough = SHARE / 3
     return Counted(
         inside,
-        np.concatenate([[0], both.sum(axis=1)]),
+        np.concatenate([[0], hops.sum(axis=1)]),
         (inside / balls.shape[1] >= enough).sum(axis=1),
         (ends[..., 0] >= enough).sum(axis=1),
         (ends[..., 1] >= enough).sum(axis=1),
@@ -126,6 +131,8 @@ def actor_and_critic(
     rows = (np.asarray(eight_holes().means)[drawn] + SPREAD * rng.normal(size=(BALLS, 2))).astype(np.float32)
     rules, critic_steps = GAMES[game]
     model = make_gan(rows, rng, latent=4, width=WIDTH, depth=DEPTH)
+    # the library starts from the moments of the data, among all holes; here the balls start as a clump and have to find them
+    model = eqx.tree_at(lambda gan: gan.factor, model, CLUMP * model.factor)
     kernel = adversarial_descent(
         rules, model, Rows(jnp.asarray(rows)), penalty=penalty, critic_steps=critic_steps, momentum=0.0
     )
@@ -141,10 +148,10 @@ def actor_and_critic(
     return Recording(
         panels=(_field(seen, rows), _holes(count), _found(count, at), _shares(count, at)),
         captions=tuple(
-            f"round {k:.0f}: {m / BALLS:.0%} of the balls are in a hole, {f} of 8 holes found; {h} of {BALLS} balls hopped"
+            f"round {k:.0f}: {m / BALLS:.0%} of the balls are in a hole, {f} of 8 holes found; {h} balls hopped"
             for k, m, f, h in zip(at, inside, count.found, count.hopped)
         ),
-        see="The critic's slope pulls the balls to where data is missed; balls gather in holes, hop, and share them unevenly.",
+        see="The balls follow the critic's slope into the holes, hop between them, and share them unevenly; some stay between.",
         numbers={
             "balls in a hole": tuple(proportion(int(m), BALLS) for m in inside),
             "balls that hopped": tuple(proportion(int(m), BALLS) for m in count.hopped),
@@ -165,14 +172,15 @@ def _checks(seen: Seen, count: Counted) -> dict:
         "balls are chased into holes: more are in one at the end than at the start": monte_carlo(
             {"5 standard errors above": (max(0.0, 5 * error - (share[-1] - share[0])), 0.0, error)}
         ),
-        "they hop: some are in another hole than at the frame before": rounding(
-            {"1 % of them, at some frame": (excess(0.01, count.hopped.max() / BALLS), 0.0)}
+        "they hop: 1 % or more enter another hole than the one before, at some frame": rounding(
+            {"1 %": (excess(0.01, count.hopped.max() / BALLS), 0.0)}
         ),
-        "the holes are shared unevenly: one is more than 5 standard errors off its true share": rounding(
-            {"5 standard errors": (excess(5.0, wrong.max()), 0.0)}
-        ),
-        "some hole is lost at some frame after the first ten": rounding(
-            {"holes found": (excess(count.found[10:].min(), COUNT - 1), 0.0)}
+        "all eight holes are found at some frame": rounding({"holes": (float(count.found.max()), float(COUNT))}),
+        "the end is not the data: a hole more than 5 standard errors off its share, and balls between the holes": rounding(
+            {
+                "5 standard errors": (excess(5.0, wrong.max()), 0.0),
+                "5 standard errors, in any hole": (excess(share[-1] + 5 * error, COUNT * SHARE), 0.0),
+            }
         ),
     }
 
