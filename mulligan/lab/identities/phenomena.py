@@ -2,8 +2,9 @@
 
 They are kept in the form of an identity (a left and a right side, an error, a verdict, planted mistakes), so that
 ``run_identity`` runs them and the tests see each of them fail.
-Phenomena: ``density.curse``, ``mle.chasing``, ``cd.overshoot``; those of chapters 7 to 10 are ``hmc.smooth``,
-``tempering.slow``, ``diffusion.robust.ode``, ``relation.one_stroke.holes``, ``relation.guided``.
+Phenomena: ``density.curse``, ``mle.chasing``, ``cd.overshoot``; that of chapter 5 is ``game.wasserstein.critic``, those of
+chapters 7 to 10 are ``hmc.smooth``, ``tempering.slow``, ``diffusion.robust.ode``, ``relation.one_stroke.holes``,
+``relation.guided``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from mulligan.lab.identities import hamiltonian, robust, strokes, tempering
+from mulligan.lab.identities import critic, hamiltonian, robust, strokes, tempering
 from mulligan.lab.identities.contrastive import every_state, lattice_law, machine_of
 from mulligan.lab.identities.surrogates import THETAS, contrast, current_law, flat, several
 from mulligan.lab.identity import Check, Identity, excess, mean_and_error, monte_carlo, rounding
@@ -200,6 +201,7 @@ PHENOMENA = (
         {"a step that is short enough": {"reach": 0.5}},
         "Hinton 2002",
     ),
+    *critic.PHENOMENA,
     *hamiltonian.PHENOMENA,
     *tempering.PHENOMENA,
     *robust.PHENOMENA,
