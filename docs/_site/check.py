@@ -68,7 +68,10 @@ def opened(browser: str, path: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as profile:
         closed = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}"]
         done = subprocess.run(
-            [browser, *QUIET.split(), *closed, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120
+            [browser, *QUIET.split(), *closed, "--dump-dom", path.as_uri() + "#all"],
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
     faults = [line.split("CONSOLE", 1)[1] for line in done.stderr.splitlines() if "CONSOLE" in line]
     wanted = path.read_text(encoding="utf-8").count("data-recording=")

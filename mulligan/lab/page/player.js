@@ -210,15 +210,22 @@
     if (root.dataset.autoplay === "yes" && !calm) start();
   }
 
-  // Each recording of a page is drawn when it comes near the window: a chapter holds several.
+  // Each recording of a page is drawn when it comes near the window: a chapter holds several. For print, and at the
+  // address PAGE#all, all of them are.
   function playAll() {
-    const watch = new IntersectionObserver((entries) => {
-      for (const entry of entries.filter((each) => each.isIntersecting)) {
-        watch.unobserve(entry.target);
-        play(entry.target, JSON.parse(document.getElementById(entry.target.dataset.recording).textContent));
-      }
-    }, { rootMargin: "400px" });
-    document.querySelectorAll("[data-recording]").forEach((root) => watch.observe(root));
+    const roots = document.querySelectorAll("[data-recording]"), drawn = new Set();
+    const draw = (root) => {
+      watch.unobserve(root);
+      if (drawn.has(root)) return;
+      drawn.add(root);
+      play(root, JSON.parse(document.getElementById(root.dataset.recording).textContent));
+    };
+    const watch = new IntersectionObserver(
+      (entries) => entries.filter((each) => each.isIntersecting).forEach((each) => draw(each.target)), { rootMargin: "400px" });
+    roots.forEach((root) => watch.observe(root));
+    const drawAll = () => roots.forEach(draw);
+    if (location.hash === "#all") drawAll();
+    window.addEventListener("beforeprint", drawAll);
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", playAll);
   else playAll();
