@@ -23,6 +23,8 @@ LOADING = {
     "video": "src",
     "embed": "src",
 }
+CODE = ("code", "pre", "script", "style")  # where a backslash is meant
+LATEX = re.compile(r"\$\$|\\[a-z]{3,}")  # an equation that was not read as one
 ELSEWHERE = re.compile(r"^(?:[a-z]+:)?//", re.IGNORECASE)
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
@@ -31,15 +33,25 @@ QUIET += " --disable-component-update --enable-logging=stderr --v=0 --window-siz
 
 
 class Loads(HTMLParser):
-    """What a page loads from elsewhere when it is opened, and the files beside it that it names."""
+    """What a page loads from elsewhere when it is opened, the files beside it that it names, and its words."""
 
     def __init__(self) -> None:
         super().__init__()
         self.foreign: list[str] = []
         self.local: list[str] = []
+        self.words: list[str] = []
+        self._code = 0
+
+    def handle_data(self, data: str) -> None:
+        if not self._code:
+            self.words.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._code -= tag in CODE
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        self._code += tag in CODE
         place = given.get(LOADING.get(tag, "")) or ""
         if not place or (tag == "link" and given.get("rel") not in ("stylesheet", "icon", "preload")):
             return
@@ -60,7 +72,8 @@ def faults_of(path: Path) -> list[str]:
         for place in found.local
         if not place.startswith("data:") and not (path.parent / place.split("?")[0]).exists()
     ]
-    return [f"{path}: loads {place}" for place in found.foreign] + [f"{path}: no {place}" for place in missing]
+    unread = [f"{path}: LaTeX in the text: {data.strip()[:60]}" for data in found.words if LATEX.search(data)]
+    return [f"{path}: loads {place}" for place in found.foreign] + [f"{path}: no {place}" for place in missing] + unread
 
 
 def opened(browser: str, path: Path) -> list[str]:

@@ -58,6 +58,8 @@ def test_what_a_page_loads_from_elsewhere_is_seen(tmp_path):
     assert len(check.faults_of(tmp_path / "a.css")) == 1
     assert not check.faults_of(tmp_path / "good.html")
     assert len(check.faults_of(page)) == 2
+    page.write_text(r"<p>so $$\frac{1}{2}</p><pre>r'\frac'</pre><p>fine</p>")
+    assert len(check.faults_of(page)) == 1
 
 
 def test_tables_of_identities_are_of_this_code():

@@ -119,8 +119,8 @@ def actor_and_critic(
 ) -> Recording:
     """A GAN of the library on eight holes of the plane, with the same balls z watched throughout.
 
-    Parameters: ``game``, the loss; ``penalty`` γ of the critic's slope; ``rounds`` of the game. Raises UsageError for one
-    out of range. Goodfellow et al., "Generative adversarial nets", 2014; Mescheder, Geiger and Nowozin, 2018.
+    Parameters: ``game``, the loss; ``penalty`` γ of the critic's slope; ``rounds`` of the game. Raises UsageError for a
+    value out of its range. Goodfellow et al., "Generative adversarial nets", 2014; Mescheder, Geiger and Nowozin, 2018.
 
     >>> from mulligan.lab.experiments.adversaries import actor_and_critic
     >>> actor_and_critic(rounds=24).length
