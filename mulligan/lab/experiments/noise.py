@@ -299,15 +299,8 @@ def _far(truth: Truth, noise: tuple[int, float, float], n: int) -> Panel:
 def _variance(measured: dict[int, tuple[float, float]]) -> Panel:
     nus = np.geomspace(1.0, 100.0, 31)
     value, error = (np.array([each[k] for each in measured.values()])[None] for k in (0, 1))
-    fits = Curve(
-        "variance of 1000 fits, 95 %",
-        np.array(NUS, float),
-        value,
-        "mark",
-        value - 1.96 * error,
-        value + 1.96 * error,
-        dots=True,
-    )
+    band = value - 1.96 * error, value + 1.96 * error
+    fits = Curve("variance of 1000 fits, 95 %", np.array(NUS, float), value, "mark", *band, dots=True)
     return Panel(
         "more noise, smaller error (precision of N(0, 1))",
         Scale("ν, draws of noise for each datum", log=True),

