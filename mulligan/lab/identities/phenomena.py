@@ -100,8 +100,12 @@ def forward_kl(log_q: np.ndarray, log_p: np.ndarray) -> float:
     return reverse_kl(log_p, log_q)
 
 
-def _fitted(divergence: Callable, a: float, start: tuple[float, float]) -> tuple[float, float, float]:
-    """The least divergence of N(m, s²) from ½N(±a, 1), and its m and s, from one start; m = 0 is kept if it starts so."""
+def best_gaussian(divergence: Callable, a: float, start: tuple[float, float]) -> tuple[float, float, float]:
+    """The least divergence of N(m, s²) from ½N(±a, 1), and its m and s, from one start; m = 0 is kept if it starts so.
+
+    >>> best_gaussian(forward_kl, 2.0, (0.0, 0.5))[1]
+    0.0
+    """
     from scipy.optimize import minimize
 
     log_p = _two_modes(a)
@@ -115,12 +119,16 @@ def _fitted(divergence: Callable, a: float, start: tuple[float, float]) -> tuple
     return float(found.fun), float(found.x[0]), math.exp(found.x[1])
 
 
-def _threshold(divergence: Callable, low: float, high: float) -> float:
-    """The a at which a mode and the middle are equally good fits, by bisection."""
+def threshold(divergence: Callable, low: float, high: float) -> float:
+    """The a at which a mode and the middle are equally good fits, by bisection.
+
+    >>> round(threshold(reverse_kl, 2.7, 2.9), 1)
+    2.8
+    """
     for _ in range(12):
         a = 0.5 * (low + high)
-        middle = min(_fitted(divergence, a, (0.0, start))[0] for start in (0.0, 0.5 * math.log1p(a * a)))
-        low, high = (low, a) if _fitted(divergence, a, (a, 0.0))[0] < middle else (a, high)
+        middle = min(best_gaussian(divergence, a, (0.0, start))[0] for start in (0.0, 0.5 * math.log1p(a * a)))
+        low, high = (low, a) if best_gaussian(divergence, a, (a, 0.0))[0] < middle else (a, high)
     return 0.5 * (low + high)
 
 
@@ -130,12 +138,12 @@ def _chasing(seed: int, *, chaser: Callable = reverse_kl) -> Check:
     At a = 2, where all three stay, the spread that Jensen-Shannon fits lies between the other two; at a = 0 the family
     contains the law and all three agree. No randomness: the error is the second decimal of the two thresholds.
     """
-    spread = {f: _fitted(f, 2.0, (0.0, 0.5 * math.log(5.0)))[2] for f in (chaser, jensen_shannon, forward_kl)}
-    alone = [_fitted(f, 0.0, (0.5, 0.5)) for f in (chaser, jensen_shannon, forward_kl)]
+    spread = {f: best_gaussian(f, 2.0, (0.0, 0.5 * math.log(5.0)))[2] for f in (chaser, jensen_shannon, forward_kl)}
+    alone = [best_gaussian(f, 0.0, (0.5, 0.5)) for f in (chaser, jensen_shannon, forward_kl)]
     return rounding(
         {
-            "KL(q‖p) leaves the middle": (_threshold(chaser, 2.4, 4.0), 2.80),
-            "Jensen-Shannon leaves the middle": (_threshold(jensen_shannon, 3.2, 5.0), 4.24),
+            "KL(q‖p) leaves the middle": (threshold(chaser, 2.4, 4.0), 2.80),
+            "Jensen-Shannon leaves the middle": (threshold(jensen_shannon, 3.2, 5.0), 4.24),
             "KL(p‖q) covers": (spread[forward_kl], math.sqrt(5.0)),
             "spreads in order": (excess([spread[chaser], spread[jensen_shannon]], list(spread.values())[1:]), 0.0),
             "the family contains the law": ([fit[1:] for fit in alone], [[0.0, 1.0]]),
